@@ -1,0 +1,230 @@
+"""Publication: a directory appears whole or not at all, with a manifest; pointers name the run to read.
+
+    <root>/<stage>/<fingerprint>/    results of a stage and manifest.json; written once, never changed
+    <root>/published/<date>.json     which run is the result of a date
+    <root>/published/latest.json     the newest of these; published/latest is a symbolic link to its directory
+    <root>/work/<fingerprint>/       what is not finished: the directory being built, checkpoints, a lock
+
+Nothing else in the project renames, syncs or deletes. The order of a publication: files synced, their
+directories synced, manifest written and synced, one rename, parent synced. An fsync that fails is not
+tried again, as the kernel may have dropped the pages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipeline.digests import Digests, fingerprint, sha256_of
+from pipeline.errors import ArtifactError
+from pipeline.locks import held
+
+__all__ = [
+    "Digests",
+    "exists",
+    "fingerprint",
+    "manifest",
+    "publish",
+    "readable",
+    "replace_link",
+    "sha256_of",
+    "verified",
+    "verify",
+    "write_text",
+]
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
+
+
+def publish(
+    folder: Path,
+    write: Callable[[Path], None],
+    *,
+    work: Path,
+    facts: Mapping[str, Any],
+    waiting: Callable[[], None] = lambda: None,
+) -> None:
+    """Make `folder` hold what `write(directory)` writes, whole; do nothing where it is there already.
+
+    `work` belongs to this folder alone, on the same file system; it is removed at the end, and left with
+    all but the half-built directory where `write` fails (checkpoints). Two processes that publish the
+    same folder build it once. `facts` (settings, upstreams ...) go into the manifest as they are.
+
+    Raises ArtifactError where the file system refuses, and lets the exceptions of `write` through.
+    """
+    with held(work / "lock", waiting=waiting):
+        if not exists(folder):
+            _build(folder, write, work / "build", facts)
+        shutil.rmtree(work)
+
+
+def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapping[str, Any]) -> None:
+    started = time.monotonic()
+    remove(build)
+    try:
+        with _told(folder):
+            build.mkdir(parents=True)
+        write(build)
+        with _told(folder):
+            _seal(build, facts, seconds=time.monotonic() - started)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if folder.exists():  # It lost its manifest or a file; what is left must make room.
+                folder.rename(build.with_name("damaged"))
+            build.rename(folder)
+            _sync(folder.parent)
+    except BaseException:
+        remove(build)
+        raise
+
+
+def _seal(build: Path, facts: Mapping[str, Any], *, seconds: float) -> None:
+    """Sync all files, and write the manifest: sizes and digests of all of them, facts, versions, duration."""
+    files = {}
+    for directory, _, names in os.walk(build, topdown=False):
+        for name in names:
+            path = Path(directory, name)
+            _sync(path)
+            files[path.relative_to(build).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        _sync(Path(directory))
+    content = {"format": FORMAT, "files": files, **facts, "versions": versions(), "seconds": round(seconds, 3)}
+    _write_synced(build / MANIFEST, json.dumps(content, sort_keys=True, indent=1, default=str))
+    _sync(build)
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a published directory; raises ArtifactError where there is none that can be read."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: no {MANIFEST}: nothing was published there; run the job again") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder / MANIFEST}: cannot be read ({error}); {_remedy(folder)}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict) or content.get("format") != FORMAT:
+        raise ArtifactError(f"{folder / MANIFEST}: is not a manifest of format {FORMAT}; {_remedy(folder)}")
+    return content
+
+
+def exists(folder: Path) -> bool:
+    """Return whether a directory was published there and every file still has its size."""
+    try:
+        files = manifest(folder)["files"]
+        return all((folder / name).stat().st_size == file["size"] for name, file in files.items())
+    except (ArtifactError, OSError, KeyError, TypeError):
+        return False
+
+
+def verified(folder: Path, name: str) -> Path:
+    """Return the path of a file of a published directory; raises ArtifactError if it is not as it was published."""
+    known = manifest(folder)["files"].get(name)
+    path = folder / name
+    if known is None:
+        raise ArtifactError(f"{path}: is not in {MANIFEST}; files there: {', '.join(manifest(folder)['files'])}")
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {_remedy(folder)}") from None
+    if digest != known["sha256"]:
+        raise ArtifactError(f"{path}: has changed since it was published; {_remedy(folder)}")
+    return path
+
+
+def verify(folder: Path) -> Path:
+    """Return the directory, all its files verified; raises ArtifactError for a changed, missing or extra one."""
+    names = set(manifest(folder)["files"])
+    for name in sorted(names):
+        verified(folder, name)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if extra := sorted(there - names - {MANIFEST}):
+        raise ArtifactError(f"{folder / extra[0]}: was not published with this directory; remove it")
+    return folder
+
+
+def write_text(path: Path, text: str, *, work: Path) -> None:
+    """Replace a file by one rename, synced; readers see the old text or the new one, never a part.
+
+    The temporary file lies in `work`, on the same file system; one process at a time may write a path.
+    """
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+        temporary = work / f"{path.name}.{os.getpid()}"
+        _write_synced(temporary, text)
+        temporary.replace(path)
+        _sync(path.parent)
+
+
+def replace_link(link: Path, target: Path, *, work: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, by one rename."""
+    with _told(link):
+        temporary = work / f"{link.name}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(target, link.parent))
+        temporary.replace(link)
+        _sync(link.parent)
+
+
+def readable(path: Path) -> bool:
+    """Return whether the path is a file that may be read.
+
+    >>> readable(Path(__file__)), readable(Path(__file__).parent)
+    (True, False)
+    """
+    return path.is_file() and os.access(path, os.R_OK)
+
+
+def remove(path: Path) -> None:
+    """Remove a directory and what is in it, if it is there."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that bear on results, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(path: Path) -> None:
+    """Force a file's data, or a directory's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove {folder}: the next run builds it again"
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one that names the path and what to do."""
+    try:
+        yield
+    except OSError as error:
+        cause = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+        raise ArtifactError(
+            f"{path}: cannot be published ({cause}); free space or give write permission below [storage] root, "
+            "then run the same command again"
+        ) from error

@@ -1,0 +1,279 @@
+"""The settings of every stage: names, types, defaults and meaning stand here and nowhere else.
+
+`tasks/config.py` derives Luigi's configuration sections from these models, luigi.cfg lists them with
+their defaults (a test compares), and the library takes them as they are: `Settings()` is the embedded
+sample catalog with good defaults.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import SettingsError
+
+SAMPLE = Path(__file__).parent / "sample" / "movies.csv"
+
+
+def _split_names(value: object) -> object:
+    """Turn `"genre, subgenre"` of a configuration file into a tuple; leave sequences alone.
+
+    >>> _split_names("genre, subgenre")
+    ('genre', 'subgenre')
+    >>> _split_names("")
+    ()
+    """
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+Weights = Annotated[tuple[float, ...], BeforeValidator(_split_names)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """One section of luigi.cfg; frozen, and a name that it does not have is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CatalogSettings(Section):
+    """Which files make the catalog, and what their columns are called."""
+
+    items: str = Field(
+        str(SAMPLE), description="items: a path or a glob; .csv .tsv .jsonl .json .parquet, plain or .gz"
+    )
+    tags: str = Field(
+        "", description="a file of tags in the long form, a row per application; empty: tags stand in the items"
+    )
+    labels: str = Field("", description="a file of labels of its own; empty: labels stand in the items")
+    item_id: str = Field("item_id", description="column of the id in the items; empty: row numbers, from 1")
+    title: str = Field("title", description="column of the title; empty: none")
+    text: Names = Field((), description="columns of free text, kept for features of text")
+    tags_column: str = Field(
+        "tags", description="column of tags (a list or a delimited string, or one tag a row in `tags`); empty: none"
+    )
+    tag_separators: str = Field(
+        ";", description="characters that separate tags within a string; empty: the whole string is one tag"
+    )
+    word_columns: Names = Field((), description="columns whose words count as tags too")
+    levels: Names = Field(("genre", "subgenre", "theme"), description="names of the levels in the results, top first")
+    level_columns: Names = Field((), description="columns of the labels, one a level; empty: called like the levels")
+    split: str = Field("", description="column that says train, validation or test; empty: by a hash of the id")
+    tags_item_id: str = Field("", description="column of the id in the file of tags; empty: as in the items")
+    labels_item_id: str = Field("", description="column of the id in the file of labels; empty: as in the items")
+    column_names: Names = Field((), description="names of the columns where the items (CSV, TSV) have no header")
+    taxonomy: str = Field(
+        "", description="a file of the allowed paths, a column per level; empty: learned from the labels"
+    )
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> CatalogSettings:
+        if not self.levels:
+            raise ValueError("levels: at least one level is needed")
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"levels: {', '.join(self.levels)} names a level twice")
+        if self.level_columns and len(self.level_columns) != len(self.levels):
+            raise ValueError(f"level_columns: {len(self.level_columns)} columns for {len(self.levels)} levels")
+        if not self.tags_column and not self.word_columns:
+            raise ValueError("tags_column: empty, and word_columns too: there is nothing to take tags from")
+        return self
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Return the columns that hold the labels, one a level."""
+        return self.level_columns or self.levels
+
+
+class CleanSettings(Section):
+    """How raw tags become clean tags, which rows are rejected, and how items are split."""
+
+    unescape_html: bool = Field(True, description="turn &amp; into &")
+    unescape_url: bool = Field(False, description="turn %20 into a space")
+    lowercase: bool = Field(True, description="fold upper and lower case")
+    strip_punctuation: bool = Field(
+        True, description="drop punctuation around a tag, and treat - and _ within as a space"
+    )
+    max_tag_length: int = Field(100, ge=1, description="a longer tag is rejected, its item stays (characters)")
+    stop_label: str = Field("-", description="a label that says: the path ends here; an empty label is unknown")
+    min_class_items: int = Field(1, ge=1, description="labels of rarer classes count as unknown (labelled items)")
+    max_reject_share: Share = Field(0.05, description="a larger share of rejected rows stops the run")
+    validation_share: Share = Field(0.15, description="share of the items held out to stop training and to calibrate")
+    test_share: Share = Field(0.10, description="share of the items held out to report figures")
+    split_salt: str = Field("tagladder", description="another word gives another split by hash")
+
+    @model_validator(mode="after")
+    def _some_training(self) -> CleanSettings:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share: with test_share it leaves nothing to train on")
+        return self
+
+
+class FeatureSettings(Section):
+    """How clean tags become indexes and sparse features."""
+
+    max_tags: int = Field(64, ge=1, description="tags kept of an item in the padded index, the most frequent first")
+    min_count: int = Field(1, ge=1, description="tags on fewer training items get no id")
+    max_vocabulary: int = Field(200_000, ge=1, description="most ids; the most frequent tags keep theirs")
+    blocks: Names = Field(
+        ("tags", "tag_words", "tag_chars"),
+        description="sparse features: tags, tag_words, tag_chars, text_words, text_bigrams, text_chars",
+    )
+    block_weights: Weights = Field((), description="a weight for each block, above 0, at most 1; empty: 1 each")
+    weighting: Literal["binary", "counts", "tfidf"] = Field("tfidf", description="binary, counts or tfidf")
+    min_document_count: int = Field(1, ge=1, description="a word on fewer training items is no feature")
+    max_words: int = Field(100_000, ge=1, description="most features of a block of words")
+    chars_min: int = Field(3, ge=1, le=8, description="shortest character n-gram")
+    chars_max: int = Field(5, ge=1, le=8, description="longest character n-gram")
+    hash_width: int = Field(16_384, ge=16, le=2**24, description="columns of a hashed block")
+    text_length: int = Field(400, ge=1, description="characters taken of a text")
+    shard_items: int = Field(100_000, ge=1, description="training items in a file")
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> FeatureSettings:
+        known = ("tags", "tag_words", "tag_chars", "text_words", "text_bigrams", "text_chars")
+        for block in self.blocks:
+            if block not in known:
+                raise ValueError(f"blocks: '{block}' is not one of {', '.join(known)}{_suggest(block, known)}")
+        if self.block_weights and len(self.block_weights) != len(self.blocks):
+            raise ValueError(f"block_weights: {len(self.block_weights)} weights for {len(self.blocks)} blocks")
+        if not all(0 < weight <= 1 for weight in self.block_weights):
+            raise ValueError("block_weights: a weight is above 0 and at most 1, so that values stay within [0, 1]")
+        if len(set(self.blocks)) != len(self.blocks):
+            raise ValueError(f"blocks: {', '.join(self.blocks)} names a block twice")
+        if self.chars_min > self.chars_max:
+            raise ValueError(f"chars_min: {self.chars_min} is above chars_max = {self.chars_max}")
+        return self
+
+
+class NetworkSettings(Section):
+    """The size of the feedback network."""
+
+    hidden: int = Field(64, ge=1, le=65_536, description="units of the hidden layer and of the state")
+
+
+class TrainingSettings(Section):
+    """How the network is trained."""
+
+    engine: Literal["auto", "theano", "pytensor"] = Field(
+        "auto", description="auto: Theano where it is installed, else PyTensor"
+    )
+    compile_mode: Literal["fast_run", "fast_compile"] = Field(
+        "fast_run", description="fast_compile starts at once and runs slowly (tests)"
+    )
+    epochs: int = Field(60, ge=1, description="most passes over the training part")
+    patience: int = Field(12, ge=1, description="epochs without a better validation loss before training stops")
+    batch_size: int = Field(64, ge=1, description="items in a step")
+    optimizer: Literal["adam", "adagrad"] = Field(
+        "adam", description="adam or adagrad, on touched rows for the two tables"
+    )
+    learning_rate: float = Field(0.005, gt=0, description="step size")
+    clip_norm: float = Field(5.0, ge=0, description="gradients are scaled down to this norm; 0: never")
+    weight_decay: float = Field(0.0, ge=0, description="share of a weight taken off per unit of step size")
+    dropout: float = Field(0.3, ge=0, lt=1, description="share of the hidden units dropped in a step")
+    tag_dropout: float = Field(0.1, ge=0, lt=1, description="share of an item's tags dropped in a step")
+    label_smoothing: float = Field(
+        0.05, ge=0, lt=1, description="probability spread evenly over the classes of a level"
+    )
+    level_weights: Weights = Field((), description="weight of each level's loss; empty: 1 each")
+    seed: int = Field(7, ge=0, description="seed of initial weights, order and dropout")
+    prefetch: int = Field(4, ge=0, description="batches made ready in advance; does not change results")
+
+
+class ScoringSettings(Section):
+    """Which catalog is scored, and how probabilities become paths."""
+
+    items: str = Field("", description="another catalog to score; empty: the [catalog] items")
+    tags: str = Field("", description="its tags in the long form")
+    labels: str = Field("", description="its labels, if any are known; they are given beside the predicted ones")
+    decoding: Literal["legal", "raw"] = Field(
+        "legal", description="legal: best path of the taxonomy; raw: best label of each level"
+    )
+    n_best: int = Field(3, ge=1, le=100, description="best paths given for an item")
+    batch_size: int = Field(
+        2048, ge=1, description="items of a forward pass; a part of the identity, as it moves last bits"
+    )
+    part_items: int = Field(1_000_000, ge=1, description="items in a Parquet part")
+
+    @model_validator(mode="after")
+    def _items_first(self) -> ScoringSettings:
+        for name in ("tags", "labels"):
+            if getattr(self, name) and not self.items:
+                raise ValueError(f"{name}: {getattr(self, name)} is given without items, which it belongs to")
+        return self
+
+
+class StorageSettings(Section):
+    """Where results lie."""
+
+    root: str = Field("artifacts", description="directory of every stage's results")
+
+
+class Settings(Section):
+    """Every section; `Settings(training={"epochs": 5})` changes one value."""
+
+    catalog: CatalogSettings = CatalogSettings()
+    clean: CleanSettings = CleanSettings()
+    features: FeatureSettings = FeatureSettings()
+    network: NetworkSettings = NetworkSettings()
+    training: TrainingSettings = TrainingSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    storage: StorageSettings = StorageSettings()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Settings:
+        texts = [block for block in self.features.blocks if block.startswith("text_")]
+        if texts and not self.catalog.text:
+            raise ValueError(f"features.blocks: {texts[0]} needs a text column; name one in [catalog] text")
+        weights = self.training.level_weights
+        if weights and len(weights) != len(self.catalog.levels):
+            raise ValueError(f"training.level_weights: {len(weights)} weights for {len(self.catalog.levels)} levels")
+        return self
+
+
+def _suggest(name: str, known: tuple[str, ...] | list[str]) -> str:
+    """Return `; did you mean 'epochs'?` for a near miss, else nothing.
+
+    >>> _suggest("epoch", ["epochs", "seed"])
+    "; did you mean 'epochs'?"
+    """
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def make_settings(sections: dict[str, dict[str, Any]]) -> Settings:
+    """Return settings from names and values as a configuration file gives them.
+
+    Raises SettingsError that names section, setting, value and what is allowed.
+
+    >>> make_settings({"training": {"epochs": "5"}}).training.epochs
+    5
+    """
+    for section, values in sections.items():
+        if section not in Settings.model_fields:
+            raise SettingsError(f"[{section}] is not a section{_suggest(section, list(Settings.model_fields))}")
+        known = list(type(getattr(Settings(), section)).model_fields)
+        for name, value in values.items():
+            if name not in known:
+                raise SettingsError(f"[{section}] {name} = {value}: no such setting{_suggest(name, known)}")
+    try:
+        return Settings.model_validate(sections)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    """Return one line a mistake: section, setting, value, and what pydantic would have allowed."""
+    lines = []
+    for mistake in error.errors():
+        place = [str(part) for part in mistake["loc"]]
+        message = mistake["msg"].removeprefix("Value error, ")
+        section = f"[{place[0]}] " if place else ""
+        setting = f"{place[1]} = {mistake['input']}: " if len(place) > 1 else ""
+        lines.append(f"{section}{setting}{message}")
+    return "\n".join(lines)

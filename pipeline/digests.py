@@ -1,0 +1,74 @@
+"""SHA-256 of files and of settings: what a result was made from, told by content and never by path or time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RECENT_SECONDS = 2.0
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """Return the SHA-256, 64 hexadecimal digits, of the parts as canonical JSON; their order does not count.
+
+    Raises TypeError for a value that JSON does not know: nothing is turned into text silently.
+
+    >>> fingerprint({"a": 1, "b": [True, None]}) == fingerprint({"b": [True, None], "a": 1})
+    True
+    >>> fingerprint({"a": 1})[:12]
+    '015abd7f5cc5'
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_of(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes; raises OSError where it cannot be read."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Digests:
+    """Digests of input files, remembered by path, size and time of change in a JSON file.
+
+    A file that changed less than two seconds ago is not remembered: it might change again within the
+    clock's grain, with the same size and time. A damaged memory is read as an empty one.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self.memory = memory
+        self._known: dict[str, list[Any]] = _read_memory(memory)
+        self.changed = False
+
+    def of(self, path: Path | str) -> str:
+        """Return the digest of a file, read only if its size or time is new; raises OSError as `open` does."""
+        key = os.path.realpath(path)
+        before = Path(key).stat()
+        stamp = [before.st_size, before.st_mtime_ns]
+        known = self._known.get(key)
+        if known is not None and known[:2] == stamp:
+            return str(known[2])
+        digest = sha256_of(key)
+        if time.time() - before.st_mtime > RECENT_SECONDS:
+            self._known[key] = [*stamp, digest]
+            self.changed = True
+        return digest
+
+    def as_json(self) -> str:
+        """Return the memory as it is kept in the file."""
+        return json.dumps(self._known, sort_keys=True, indent=1)
+
+
+def _read_memory(path: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: value for key, value in content.items() if isinstance(value, list) and len(value) == 3}

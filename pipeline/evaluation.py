@@ -1,0 +1,147 @@
+"""Stage 4: how a model does on items that it has not seen: every figure of evaluation.json is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import metrics
+from pipeline.calibration import Calibration, calibrated_marginals
+from pipeline.network import FeedbackNetwork, Inputs
+
+if TYPE_CHECKING:
+    from pipeline.shards import LabelledItems
+    from pipeline.taxonomy import Taxonomy
+
+Floats = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.int32]
+CHUNK = 2048  # items of a forward pass
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What legal-path decoding says about items whose labels are known."""
+
+    labels: Indices  # (n, n_levels); -1 is unknown
+    classes: Indices  # (n, n_levels); of the best path
+    confidence: Floats  # (n, n_levels); of these classes
+    given: Floats  # (n, n_levels); the probability of the labels, NaN where unknown
+    path_confidence: Floats  # (n,)
+    path_given: Floats  # (n,); NaN where a level is unknown
+
+
+def forward(
+    network: FeedbackNetwork, items: LabelledItems, *, n_items: int | None = None
+) -> Iterator[Sequence[Floats]]:
+    """Yield the logits of the first `n_items` (all of them by default), CHUNK rows at a time."""
+    end = len(items) if n_items is None else min(n_items, len(items))
+    for start in range(0, end, CHUNK):
+        rows = slice(start, min(start + CHUNK, end))
+        features = items.features[rows] if items.features.shape[1] else None
+        dense = items.dense[rows] if items.dense.shape[1] else None
+        yield network.logits(Inputs(tag_index=items.tag_index[rows], features=features, dense=dense))
+
+
+def outcome(logits: Sequence[Floats], labels: Indices, temperatures: Sequence[float], taxonomy: Taxonomy) -> Outcome:
+    """Return what these temperatures say about one chunk."""
+    paths, levels = calibrated_marginals(logits, temperatures, taxonomy)
+    rows = np.arange(len(labels))
+    best = paths.argmax(axis=1)
+    classes = taxonomy.paths[best]
+    # Paths stand in the order of the last level's classes.
+    whole = (labels >= 0).all(axis=1)
+    return Outcome(
+        labels=labels,
+        classes=classes,
+        confidence=np.stack([level[rows, classes[:, k]] for k, level in enumerate(levels)], axis=1),
+        given=np.stack(
+            [np.where(labels[:, k] >= 0, level[rows, labels[:, k]], np.nan) for k, level in enumerate(levels)], axis=1
+        ),
+        path_confidence=paths[rows, best],
+        path_given=np.where(whole, paths[rows, labels[:, -1]], np.nan),
+    )
+
+
+def evaluate(
+    network: FeedbackNetwork,
+    items: LabelledItems,
+    taxonomy: Taxonomy,
+    *,
+    calibration: Calibration,
+    training_labels: Indices,
+) -> dict[str, Any]:
+    """Return the figures of these items: for each level and for the path; None where no label is known.
+
+    Accuracy stands beside that of always giving the most frequent class of the training labels; log-loss and
+    expected calibration error are given before calibration and after. `n_items` counts the known labels.
+    """
+    plain = Calibration.none(len(taxonomy.levels)).legal
+    parts: list[tuple[Outcome, Outcome]] = []
+    for number, logits in enumerate(forward(network, items)):
+        labels = items.labels[number * CHUNK : (number + 1) * CHUNK]
+        parts.append(tuple(outcome(logits, labels, t, taxonomy) for t in (plain, calibration.legal)))  # type: ignore[arg-type]  # two of them
+    if not parts:
+        empty = [np.zeros((0, size)) for size in taxonomy.n_classes]
+        parts = [(outcome(empty, items.labels, plain, taxonomy),) * 2]
+    before, after = (_joined([pair[side] for pair in parts]) for side in (0, 1))
+    return {
+        "n_items": len(items),
+        "levels": [
+            {"level": name, **level_figures(before, after, k, taxonomy, training_labels)}
+            for k, name in enumerate(taxonomy.levels)
+        ],
+        "path": path_figures(before, after),
+    }
+
+
+def level_figures(
+    before: Outcome, after: Outcome, level: int, taxonomy: Taxonomy, training_labels: Indices
+) -> dict[str, Any]:
+    """Return the figures of one level."""
+    given, known = after.labels[:, level], after.labels[:, level] >= 0
+    majority = metrics.majority_class(training_labels[:, level])
+    return {
+        "n_items": int(known.sum()),
+        "n_classes": taxonomy.n_classes[level],
+        "accuracy": metrics.accuracy(after.classes[:, level], given),
+        "majority_accuracy": None if majority is None else metrics.accuracy(np.full(len(given), majority), given),
+        "majority_class": None if majority is None else list(taxonomy.classes[level][majority]),
+        **metrics.f1_scores(after.classes[:, level], given),
+        "log_loss_before": metrics.log_loss(before.given[known, level]),
+        "log_loss": metrics.log_loss(after.given[known, level]),
+        "calibration_error_before": _level_error(before, level),
+        "calibration_error": _level_error(after, level),
+    }
+
+
+def path_figures(before: Outcome, after: Outcome) -> dict[str, Any]:
+    """Return the figures of the whole path, over the items whose labels are known at every level."""
+    whole = (after.labels >= 0).all(axis=1)
+    return {
+        "n_items": int(whole.sum()),
+        "accuracy": metrics.path_accuracy(after.classes, after.labels),
+        "log_loss_before": metrics.log_loss(before.path_given[whole]),
+        "log_loss": metrics.log_loss(after.path_given[whole]),
+        "calibration_error_before": _path_error(before, whole),
+        "calibration_error": _path_error(after, whole),
+    }
+
+
+def _level_error(found: Outcome, level: int) -> float | None:
+    known = found.labels[:, level] >= 0
+    correct = found.classes[known, level] == found.labels[known, level]
+    return metrics.expected_calibration_error(found.confidence[known, level], correct)
+
+
+def _path_error(found: Outcome, whole: npt.NDArray[np.bool_]) -> float | None:
+    correct = (found.classes[whole] == found.labels[whole]).all(axis=1)
+    return metrics.expected_calibration_error(found.path_confidence[whole], correct)
+
+
+def _joined(parts: Sequence[Outcome]) -> Outcome:
+    """Return the outcomes of all chunks below each other."""
+    return Outcome(*(np.concatenate([getattr(part, name) for part in parts]) for name in Outcome.__dataclass_fields__))

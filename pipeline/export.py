@@ -1,0 +1,107 @@
+"""Stage 4: a trained network becomes one model file, if NumPy computes what the engine computed; and is evaluated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline import parameters, shards
+from pipeline.artifacts import manifest, verified
+from pipeline.calibration import Calibration, fit
+from pipeline.config import Settings
+from pipeline.errors import ModelError
+from pipeline.evaluation import evaluate, forward
+from pipeline.features import FeatureTransform
+from pipeline.hdf5 import read_array, read_group
+from pipeline.model import Model
+from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.taxonomy import Taxonomy
+
+PARITY = 1e-5  # largest difference of a probability between the engine and NumPy
+CALIBRATION_ITEMS = 20_000  # enough for a temperature a level; the first by the hash of their ids
+
+
+def export(
+    settings: Settings,
+    clean_folder: Path,
+    features_folder: Path,
+    train_folder: Path,
+    folder: Path,
+    *,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write model.h5 and evaluation.json from the published folders of stages 1 to 3.
+
+    The temperatures are fitted on the validation part; figures are those of the test part, of the validation part
+    where no item is for the test, of none where neither has items (evaluation.json says which, as `part`).
+    Raises ModelError where NumPy's probabilities differ from the engine's by more than PARITY.
+    """
+    network = load_network(train_folder)
+    difference = parity(network, verified(train_folder, "probe.h5"))
+    if not difference <= PARITY:
+        raise ModelError(
+            f"{train_folder / 'probe.h5'}: NumPy's probabilities differ from the engine's by {difference:.2g}, more "
+            f"than {PARITY:g}; train again, and report it if it stays: the engine computes something else"
+        )
+    for name in manifest(features_folder)["files"]:
+        verified(features_folder, name)
+    taxonomy = Taxonomy.from_json(verified(clean_folder, "taxonomy.json").read_text("utf-8"))
+    data = shards.read(features_folder)
+    calibration = calibrate(network, data.validation, taxonomy)
+    part = "test" if len(data.test) else "validation" if len(data.validation) else None
+    held_out = {"test": data.test, "validation": data.validation, None: data.test}[part]
+    figures = evaluate(network, held_out, taxonomy, calibration=calibration, training_labels=data.train.labels)
+    model = Model(
+        network=network,
+        transform=_load_transform(features_folder / "transform.h5"),
+        taxonomy=taxonomy,
+        calibration=calibration,
+        clean=settings.clean,
+        provenance=provenance,
+    )
+    model.save(folder / "model.h5")
+    evaluation = {"part": part, **figures, "temperatures": calibration.to_json(), "parity": difference}
+    text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "evaluation.json").write_text(text + "\n", "utf-8")
+
+
+def load_network(train_folder: Path) -> FeedbackNetwork:
+    """Return the trained network of a published folder of stage 3, in NumPy arrays."""
+    config = NetworkConfig.from_json(json.loads(verified(train_folder, "network.json").read_text("utf-8")))
+    return FeedbackNetwork.load(config, parameters.load(verified(train_folder, "parameters.h5")))
+
+
+def parity(network: FeedbackNetwork, probe: Path) -> float:
+    """Return the largest difference between NumPy's probabilities and those that the engine left in a probe file."""
+    config = network.config
+    with h5py.File(probe, "r") as file:
+        tag_index = read_array(file, "tag_index", np.int32, (None, None))
+        n = len(tag_index)
+        features = shards.read_sparse(read_group(file, "features"), shape=(n, config.n_features))
+        dense = read_array(file, "dense", np.float32, (n, config.n_dense))
+        expected = [
+            read_array(file, f"log_probabilities_{level}", np.float32, (n, n_classes))
+            for level, n_classes in enumerate(config.n_classes)
+        ]
+    found = network(Inputs(tag_index, features if config.n_features else None, dense if config.n_dense else None))
+    pairs = zip(found, expected, strict=True)
+    return float(max(np.abs(np.exp(ours) - np.exp(theirs)).max(initial=0) for ours, theirs in pairs))
+
+
+def calibrate(network: FeedbackNetwork, validation: shards.LabelledItems, taxonomy: Taxonomy) -> Calibration:
+    """Return the temperatures of the validation items; 1 for every level where there are none."""
+    chunks = list(forward(network, validation, n_items=CALIBRATION_ITEMS))
+    if not chunks:
+        return Calibration.none(len(taxonomy.levels))
+    logits = [np.concatenate(level) for level in zip(*chunks, strict=True)]
+    return fit(logits, validation.labels[:CALIBRATION_ITEMS], taxonomy)
+
+
+def _load_transform(path: Path) -> FeatureTransform:
+    with h5py.File(path, "r") as file:
+        return FeatureTransform.load(read_group(file, "transform"))

@@ -1,0 +1,156 @@
+"""Stage 3: a network learns from arrays: epochs, early stopping, divergence; `fit` is the library call."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from threadpoolctl import threadpool_limits
+
+from pipeline import parameters
+from pipeline.batches import Batch, Examples, Loader, check_examples, prefetched
+from pipeline.config import TrainingSettings
+from pipeline.errors import TrainingError
+from pipeline.graph import TrainingStep, compile_step, make_objective
+from pipeline.history import Epoch, best_epoch, evaluate, should_stop
+from pipeline.network import FeedbackNetwork
+from pipeline.ops import symbolic
+from pipeline.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A trained network of arrays, and how it came about."""
+
+    network: FeedbackNetwork  # the weights of the best epoch
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    engine: str  # name and version
+    compile_seconds: float
+    seconds: float  # compile included
+
+
+def fit(
+    network: FeedbackNetwork,
+    training: Examples,
+    validation: Examples | None = None,
+    settings: TrainingSettings | None = None,
+    *,
+    progress: Progress = SILENT,
+) -> FitResult:
+    """Return the network trained on the examples; the given one stays as it is.
+
+    Training ends after `epochs`, or `patience` epochs after the best validation loss, whose weights are
+    returned; without validation examples it runs all epochs and returns the last weights. The same seed,
+    examples and engine give the same bytes: the linear algebra runs on one thread.
+
+    Raises TrainingError where there is nothing to train on, where an engine is missing, and in the step
+    in which the loss or the gradient is no longer finite; FeatureError where examples do not fit the network.
+    """
+    settings = TrainingSettings() if settings is None else settings
+    started = time.monotonic()
+    network = parameters.cast(network, "float32")
+    validation = validation if validation is not None and len(validation) else None
+    check_examples(training, network.config)
+    if not len(training):
+        raise TrainingError(
+            "there is no labelled item to train on; label some items, or lower [clean] validation_share"
+        )
+    if validation is None:
+        progress.note(f"no validation items: training runs all {settings.epochs} epochs and keeps the last weights")
+    else:
+        check_examples(validation, network.config)
+    if settings.level_weights and len(settings.level_weights) != len(network.heads):
+        raise TrainingError(
+            f"[training] level_weights has {len(settings.level_weights)} weights for {len(network.heads)} levels"
+        )
+    engine = symbolic.engine(settings.engine)
+    if settings.compile_mode == "fast_run":
+        progress.note(f"{engine.name} compiles: first compile takes about a minute, later ones seconds")
+    step = compile_step(engine, network, settings)
+    compiled = time.monotonic()
+    with threadpool_limits(1):
+        best, history = _run(step, training, validation, settings, progress)
+    return FitResult(
+        network=best,
+        history=tuple(history),
+        best_epoch=best_epoch(history),
+        engine=f"{engine.name} {engine.version}",
+        compile_seconds=compiled - started,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _run(
+    step: TrainingStep,
+    training: Examples,
+    validation: Examples | None,
+    settings: TrainingSettings,
+    progress: Progress,
+) -> tuple[FeedbackNetwork, list[Epoch]]:
+    """Return the best network and the history of all epochs."""
+    loader = Loader(
+        training,
+        n_hidden=step.blank.config.hidden,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        dropout=settings.dropout,
+        tag_dropout=settings.tag_dropout,
+    )
+    history: list[Epoch] = []
+    best = step.blank
+    for number in range(1, settings.epochs + 1):
+        started = time.monotonic()
+        loss, speed = run_epoch(step, loader, number, settings)
+        now = step.network() if validation is not None or number == settings.epochs else best
+        held_out = None if validation is None else evaluate(now, validation, make_objective(settings))
+        history.append(Epoch(number, loss, held_out, speed, time.monotonic() - started))
+        if held_out is not None and not math.isfinite(held_out.loss):
+            raise diverged(number, len(loader), f"validation loss {held_out.loss}")
+        if best_epoch(history) == number:
+            best = now
+        progress.update(number, settings.epochs, **facts_of(history[-1]))
+        if should_stop(history, patience=settings.patience) and validation is not None:
+            break
+    return best, history
+
+
+def run_epoch(
+    step: Callable[[Batch, float], tuple[float, float]], loader: Loader, number: int, settings: TrainingSettings
+) -> tuple[float, float]:
+    """Train on every batch of an epoch; return the mean loss of its items, and how many it took a second.
+
+    The first of several steps is left out of the speed: PyTensor compiles in the first step of all.
+    Raises TrainingError in the step whose loss or gradient is not finite.
+    """
+    total = 0.0
+    started, not_timed = time.monotonic(), 0
+    with prefetched(loader.epoch(number), settings.prefetch) as batches:
+        for place, batch in enumerate(batches, start=1):
+            loss, norm = step(batch, settings.learning_rate)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise diverged(number, place, f"loss {loss}, gradient norm {norm}")
+            total += loss * len(batch.labels)
+            if place == 1 and len(loader) > 1:
+                started, not_timed = time.monotonic(), len(batch.labels)
+    n_items = len(loader.examples)
+    return total / n_items, (n_items - not_timed) / max(time.monotonic() - started, 1e-9)
+
+
+def diverged(epoch: int, step: int, what: str) -> TrainingError:
+    """Return the error of training that left the finite numbers."""
+    return TrainingError(
+        f"training diverged in epoch {epoch}, step {step}: {what}; lower [training] learning_rate, "
+        "set clip_norm above 0, and look for infinite or huge values in the features"
+    )
+
+
+def facts_of(epoch: Epoch) -> dict[str, object]:
+    """Return what a person wants to see of an epoch while it runs."""
+    facts: dict[str, object] = {"loss": epoch.loss, "items_per_second": epoch.items_per_second}
+    if epoch.validation is not None:
+        facts["validation_loss"] = epoch.validation.loss
+        facts["accuracy"] = " ".join(f"{accuracy:.2f}" for accuracy in epoch.validation.accuracy)
+    return facts

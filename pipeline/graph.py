@@ -1,0 +1,110 @@
+"""Stage 3: network, objective and optimizer become one compiled function, the training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import optimizer, parameters
+from pipeline.batches import Batch
+from pipeline.config import TrainingSettings
+from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.objective import Objective
+from pipeline.ops import Array
+from pipeline.ops.symbolic import Engine, Variable
+
+TABLES = {"tags.weight": "rows", "features.weight": "columns"}  # parameters updated by rows -> their index in a Batch
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """The compiled step, the parameters that it changes, and what its optimizer remembers."""
+
+    blank: FeedbackNetwork
+    shared: Mapping[str, Variable]  # parameters by name
+    state: Mapping[str, Variable]  # the optimizer's state by name
+    function: Callable[..., list[Array]]
+    masks: tuple[str, ...]
+
+    def __call__(self, batch: Batch, learning_rate: float) -> tuple[float, float]:
+        """Change the parameters by one batch; return its loss, before the change, and the norm of its gradient."""
+        values = [batch.tag_index, batch.features, batch.dense, *(batch.masks[name] for name in self.masks)]
+        values += [batch.labels, batch.rows, batch.columns, np.float32(learning_rate)]
+        loss, norm = self.function(*[value for value in values if value is not None])
+        return float(loss), float(norm)
+
+    def network(self) -> FeedbackNetwork:
+        """Return the network of arrays as it is now."""
+        return parameters.fill(self.blank, optimizer.snapshot(self.shared))
+
+
+def input_variables(engine: Engine, config: NetworkConfig, *, masks: tuple[str, ...] = ()) -> Inputs:
+    """Return the network's inputs as variables of an engine, float32."""
+    return Inputs(
+        tag_index=engine.variable("tag_index", dtype="int32", ndim=2),
+        features=engine.sparse_variable("features", dtype="float32") if config.n_features else None,
+        dense=engine.variable("dense", dtype="float32", ndim=2) if config.n_dense else None,
+        masks={name: engine.variable(f"mask_{name}", dtype="float32", ndim=2) for name in masks},
+    )
+
+
+def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSettings) -> TrainingStep:
+    """Return the training step of a network of float32 arrays, which stay as they are (the step has copies).
+
+    The first compile takes about a minute in mode fast_run, later ones seconds: the engines keep a cache.
+    """
+    shared = {name: engine.shared(value, name) for name, value in parameters.flatten(network).items()}
+    index = {name: engine.variable(name, dtype="int32", ndim=1) for name in TABLES.values()}
+    wanted = [
+        optimizer.touched_rows(engine, name, variable, index[TABLES[name]])
+        if name in TABLES
+        else optimizer.whole(name, variable)
+        for name, variable in shared.items()
+    ]
+    # The layers do not know that their tables are only the rows which the batch was renumbered to.
+    graph = parameters.replace(network, {parameter.name: parameter.value for parameter in wanted})
+    masks = ("hidden",) if settings.dropout else ()
+    inputs = input_variables(engine, network.config, masks=masks)
+    labels = engine.variable("labels", dtype="int32", ndim=2)
+    learning_rate = engine.variable("learning_rate", dtype="float32", ndim=0)
+    loss = make_objective(settings)(graph.logits(inputs), labels)
+    updates = optimizer.minimise(
+        engine,
+        loss,
+        wanted,
+        optimizer=optimizer.OPTIMIZERS[settings.optimizer](),
+        learning_rate=learning_rate,
+        clip_norm=settings.clip_norm,
+        weight_decay=settings.weight_decay,
+    )
+    variables: list[Any] = [inputs.tag_index, inputs.features, inputs.dense, *inputs.masks.values(), labels]
+    variables += [index["rows"], index["columns"] if network.config.n_features else None, learning_rate]
+    function = engine.function(
+        [variable for variable in variables if variable is not None],
+        [loss, updates.gradient_norm],
+        updates=updates.changes,
+        mode=settings.compile_mode,
+    )
+    return TrainingStep(FeedbackNetwork.initialise(network.config, None), shared, updates.state, function, masks)
+
+
+def make_objective(settings: TrainingSettings) -> Objective:
+    """Return the objective that the settings ask for."""
+    return Objective(level_weights=settings.level_weights, label_smoothing=settings.label_smoothing)
+
+
+def log_probabilities(engine: Engine, network: FeedbackNetwork, inputs: Inputs, *, mode: str) -> list[Array]:
+    """Return the log-probabilities of every level as the engine computes them: what an export is checked against."""
+    graph = parameters.map_parameters(network, lambda name, value: engine.shared(value, name))
+    config = network.config
+    variables = input_variables(engine, config)
+    given = [(variables.tag_index, inputs.tag_index)]
+    if inputs.features is not None and config.n_features:
+        given.append((variables.features, inputs.features.tocsc()))
+    if inputs.dense is not None and config.n_dense:
+        given.append((variables.dense, inputs.dense))
+    function = engine.function([variable for variable, _ in given], graph(variables), mode=mode)
+    return list(function(*[value for _, value in given]))

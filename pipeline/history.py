@@ -1,0 +1,122 @@
+"""Stage 3: what training tells of each epoch, and the rule that ends it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.batches import Examples
+from pipeline.network import FeedbackNetwork
+from pipeline.objective import Objective
+
+CHUNK = 2048  # items of a forward pass over the validation part
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on examples; nan where nothing is known to compare with."""
+
+    loss: float
+    accuracy: tuple[float, ...]  # a level: share of its known labels that are the most probable class
+    path_accuracy: float  # share of the items labelled at every level whose labels are all the most probable class
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of history.csv."""
+
+    number: int  # from 1
+    loss: float  # of the training part, with dropout, while the weights move
+    validation: Evaluation | None  # None without a validation part
+    items_per_second: float  # in training steps
+    seconds: float  # validation included
+
+
+def evaluate(network: FeedbackNetwork, examples: Examples, objective: Objective) -> Evaluation:
+    """Return the evaluation of a network of arrays; memory stays bounded, whatever the number of examples."""
+    n_levels = len(network.heads)
+    losses, known, hits = (np.zeros(n_levels) for _ in range(3))
+    paths = path_hits = 0
+    for start in range(0, len(examples), CHUNK):
+        part = examples.take(slice(start, start + CHUNK))
+        right = np.ones(len(part), bool)
+        for level, logits in enumerate(network.logits(part.inputs)):
+            labels = part.labels[:, level]
+            total, n_known = objective.total(logits, labels)
+            right &= logits.argmax(axis=1) == labels
+            losses[level] += float(total)
+            known[level] += float(n_known)
+            hits[level] += int((logits.argmax(axis=1) == labels).sum())
+        paths += int((part.labels >= 0).all(axis=1).sum())
+        path_hits += int(right.sum())
+    loss = objective.combine(list(zip(losses, known, strict=True)))
+    accuracy = tuple(_share(hit, n) for hit, n in zip(hits, known, strict=True))
+    return Evaluation(float(loss), accuracy, _share(path_hits, paths))
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else math.nan
+
+
+def best_epoch(history: Sequence[Epoch]) -> int:
+    """Return the number of the epoch with the lowest validation loss, the first of equals; without one the last.
+
+    >>> losses = [Epoch(n, 0.0, Evaluation(loss, (), 0.0), 1.0, 1.0) for n, loss in enumerate([3.0, 1.0, 2.0], 1)]
+    >>> best_epoch(losses)
+    2
+    """
+    validated = [epoch for epoch in history if epoch.validation is not None]
+    if not validated:
+        return history[-1].number
+    return min(validated, key=lambda epoch: epoch.validation.loss if epoch.validation else math.inf).number
+
+
+def should_stop(history: Sequence[Epoch], *, patience: int) -> bool:
+    """Return whether `patience` epochs have passed since the best one."""
+    return history[-1].number - best_epoch(history) >= patience
+
+
+def rows(history: Sequence[Epoch], levels: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the history as rows of history.csv: epoch, losses, accuracy per level and path, speed.
+
+    Values that do not exist (no validation part) are None.
+    """
+    table = []
+    for epoch in history:
+        held_out = epoch.validation
+        row: dict[str, Any] = {"epoch": epoch.number, "loss": epoch.loss}
+        row["validation_loss"] = None if held_out is None else held_out.loss
+        for level, name in enumerate(levels):
+            row[f"{name}_accuracy"] = None if held_out is None else held_out.accuracy[level]
+        row["path_accuracy"] = None if held_out is None else held_out.path_accuracy
+        row["items_per_second"] = epoch.items_per_second
+        row["seconds"] = epoch.seconds
+        table.append(row)
+    return table
+
+
+def write_history(path: Path, history: Sequence[Epoch], levels: Sequence[str]) -> None:
+    """Write history.csv; a value that does not exist is an empty field."""
+    table = rows(history, levels)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table[0]))
+        writer.writeheader()
+        for row in table:
+            writer.writerow({name: _shown(value) for name, value in row.items()})
+
+
+def _shown(value: object) -> object:
+    """Return six digits of a float, nothing for what does not exist.
+
+    >>> _shown(0.1234567), _shown(float("nan")), _shown(3)
+    ('0.123457', '', 3)
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value

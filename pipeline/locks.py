@@ -1,0 +1,59 @@
+"""A lock between processes, by the kernel: free at once when its holder ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import ArtifactError
+
+POLL_SECONDS = 0.1
+REMEDY = "give write permission below [storage] root, or name another root"
+
+
+@contextmanager
+def held(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of that name; wait for another process that holds it, and call `waiting` once then.
+
+    The lock is one of fcntl (POSIX): unlike flock's it is not inherited by children, so a child that
+    outlives its parent does not keep it. It says nothing between threads of one process. The file may
+    be removed by its holder; who waited for it then starts over with a new one. Raises ArtifactError
+    where it cannot be made.
+    """
+    descriptor = _try(path)
+    if descriptor is None:
+        waiting()
+    while descriptor is None:
+        time.sleep(POLL_SECONDS)
+        descriptor = _try(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try(path: Path) -> int | None:
+    """Return the descriptor of the locked file, or None where another process holds it or has removed it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{path.parent}: cannot be made ({error.strerror}); {REMEDY}") from error
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # The holder removed the directory since the line above.
+        return None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be opened ({error.strerror}); {REMEDY}") from error
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Waiting may have ended because the holder removed the file: then this lock is of a file without a name.
+        if os.fstat(descriptor).st_ino == path.stat().st_ino:
+            return descriptor
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None

@@ -1,0 +1,175 @@
+"""The model file: everything that scores raw tags, in one file without pickles; verify, load, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import ValidationError
+
+from pipeline import container, parameters
+from pipeline.calibration import Calibration
+from pipeline.config import CleanSettings, ScoringSettings
+from pipeline.errors import ModelError
+from pipeline.features import FeatureTransform
+from pipeline.hdf5 import read_array, read_group
+from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one item."""
+
+    path: tuple[str, ...]  # labels from the top to where the path stops
+    path_probability: float
+    level_probabilities: Mapping[str, float]  # by level: that of the class on the best path, a stop included
+    best_paths: tuple[tuple[str, ...], ...]  # most probable first
+    best_path_probabilities: tuple[float, ...]
+    n_tags: int  # distinct clean tags; 0: the probabilities are what the model expects of any item
+    n_unseen_tags: int  # of these, how many the model has not learned
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained model in memory: a pure function from items to scores."""
+
+    network: FeedbackNetwork  # of NumPy arrays
+    transform: FeatureTransform
+    taxonomy: Taxonomy
+    calibration: Calibration
+    clean: CleanSettings
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""  # of the model file; empty for a model that was never in one
+
+    def __post_init__(self) -> None:
+        config, transform = self.network.config, self.transform
+        expected = (transform.n_vocabulary, transform.n_features, transform.n_dense, tuple(self.taxonomy.n_classes))
+        found = (config.n_vocabulary, config.n_features, config.n_dense, config.n_classes)
+        if found != expected:
+            raise ModelError(
+                f"the network is built for {found} (tags, features, dense columns, classes), features and "
+                f"taxonomy give {expected}; export the model again"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what the scores call the model: its stage's fingerprint, or the file's SHA-256 where it has none."""
+        return str(self.provenance.get("fingerprint", self.sha256))
+
+    @cached_property
+    def label_names(self) -> pa.Array:
+        """Return the names of all classes, each once, sorted; stops have none."""
+        taxonomy = self.taxonomy
+        names = {taxonomy.name(k, c) for k, size in enumerate(taxonomy.n_classes) for c in range(size)}
+        return pa.array(sorted(name for name in names if name is not None), pa.string())
+
+    @cached_property
+    def label_codes(self) -> tuple[npt.NDArray[np.int32], ...]:
+        """Return for each level the place of each class in `label_names`, (n_classes,); -1 for a stop."""
+        place = {name: code for code, name in enumerate(self.label_names.to_pylist())}
+        return tuple(
+            np.array([place.get(self.taxonomy.name(k, c), -1) for c in range(size)], dtype=np.int32)
+            for k, size in enumerate(self.taxonomy.n_classes)
+        )
+
+    def predict(self, rows: Sequence[Sequence[str]], *, n_best: int = 3) -> list[Prediction]:
+        """Return a prediction for each row of raw tags, cleaned as the training items were.
+
+        A row without tags gets what the model expects of any item, and n_tags = 0.
+        Raises ModelError for a string where a row of tags belongs.
+        """
+        if isinstance(rows, str) or any(isinstance(row, str) for row in rows):
+            raise ModelError(f'predict({rows!r}): rows of tags are expected, such as [["zombies", "farmhouse"]]')
+        columns = {"item_id": pa.array(range(len(rows)), pa.int64()), "tags": pa.array(rows, pa.list_(pa.string()))}
+        for column in self.transform.text_columns:
+            columns[f"text.{column}"] = pa.nulls(len(rows), pa.string())
+        # Small batches: a call for one row should not pay for two thousand.
+        scoring = ScoringSettings(n_best=n_best, batch_size=64)
+        scores = self.score_batch(pa.RecordBatch.from_pydict(columns), clean=True, scoring=scoring)
+        return [_prediction(row, self.taxonomy.levels) for row in scores.to_pylist()]
+
+    def score_batch(
+        self, batch: pa.RecordBatch, *, clean: bool, scoring: ScoringSettings | None = None
+    ) -> pa.RecordBatch:
+        """Return the scores of a batch; see `pipeline.scoring.score_batch`."""
+        from pipeline.scoring import score_batch
+
+        return score_batch(self, batch, clean=clean, scoring=ScoringSettings() if scoring is None else scoring)
+
+    def save(self, path: Path) -> str:
+        """Write the model file and return its SHA-256; the same model gives the same bytes."""
+
+        def fill(root: h5py.Group) -> None:
+            container.write_json(root, "network", self.network.config.to_json())
+            container.write_json(root, "taxonomy", self.taxonomy.to_json())
+            container.write_json(root, "clean", self.clean.model_dump(mode="json"))
+            container.write_json(root, "calibration", self.calibration.to_json())
+            container.write_json(root, "provenance", dict(self.provenance))
+            self.transform.save(root.create_group("transform"))
+            parameters.save(root.create_group("parameters"), self.network)
+
+        return container.write(path, fill)
+
+
+def load_model(path: Path | str) -> Model:
+    """Return the model of a file. Raises ModelError for a file that is absent, damaged, foreign or too new.
+
+    Sizes and shapes are compared with the configuration before any array is read.
+    """
+    with container.open_verified(Path(path)) as (root, sha256):
+        taxonomy = Taxonomy.from_json(container.read_json(root, "taxonomy"))
+        provenance = container.read_json(root, "provenance")
+        if not isinstance(provenance, dict):
+            raise ModelError("'provenance' is not a JSON object")
+        return Model(
+            network=_load_network(root),
+            transform=FeatureTransform.load(read_group(root, "transform")),
+            taxonomy=taxonomy,
+            calibration=Calibration.from_json(container.read_json(root, "calibration"), n_levels=len(taxonomy.levels)),
+            clean=_load_clean(root),
+            provenance=provenance,
+            sha256=sha256,
+        )
+
+
+def _load_network(root: h5py.Group) -> FeedbackNetwork:
+    """Return the network whose configuration and parameters the file holds, in float32."""
+    config = NetworkConfig.from_json(container.read_json(root, "network"))
+    group = read_group(root, "parameters")
+    if len(config.n_classes) > len(group):
+        raise ModelError(f"'network' has {len(config.n_classes)} levels, more than there are parameters")
+    blank = FeedbackNetwork.initialise(config, None)
+    shapes = {name: value.shape for name, value in parameters.flatten(blank).items()}
+    if foreign := sorted(shapes.keys() ^ set(group)):
+        raise ModelError(f"parameter '{foreign[0]}' is missing, or not one of this network")
+    arrays = {name: read_array(group, name, np.float32, shape) for name, shape in shapes.items()}
+    return FeedbackNetwork.load(config, arrays)
+
+
+def _load_clean(root: h5py.Group) -> CleanSettings:
+    """Return the settings by which raw tags were cleaned."""
+    try:
+        return CleanSettings.model_validate(container.read_json(root, "clean"))
+    except ValidationError as error:
+        wrong = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ModelError(f"'clean' has settings that this version does not take, such as '{wrong}'") from error
+
+
+def _prediction(row: Mapping[str, Any], levels: Sequence[str]) -> Prediction:
+    return Prediction(
+        path=tuple(row["path"]),
+        path_probability=row["path_probability"],
+        level_probabilities={level: row[f"{level}_probability"] for level in levels},
+        best_paths=tuple(map(tuple, row["best_paths"])),
+        best_path_probabilities=tuple(row["best_path_probabilities"]),
+        n_tags=row["n_tags"],
+        n_unseen_tags=row["n_unseen_tags"],
+    )

@@ -1,0 +1,216 @@
+"""Stage 2's results on disk: features-NNNNN.h5, and training's view of them.
+
+    tag_index                                int32 (n_items, n_tags)
+    features/{data, indices, indptr, shape}  CSC, float32 values, (n_items, n_features)
+    dense                                    float32 (n_items, n_dense)
+    labels                                   int32 (n_items, n_levels); -1 is unknown
+    item_id                                  int64 (n_items,), or a group of UTF-8 bytes and offsets
+    split                                    uint8 (n_items,): 0 train, 1 validation, 2 test
+    attributes                               n_vocabulary, n_features, n_dense, n_classes (n_levels,)
+
+Taking rows from CSC is slow (facts: 40 times CSR), so reading converts each shard once to CSR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.sparse import csc_matrix, csr_matrix, vstack
+
+from pipeline.config import Settings
+from pipeline.errors import CatalogError, FeatureError
+from pipeline.features import Features, FeatureTransform, check_features, check_sparse
+from pipeline.hdf5 import read_array, read_group, read_strings, write_array, write_strings
+from pipeline.partition import SPLITS, Piece, pieces, read_order, training_batches
+from pipeline.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledItems:
+    """The items of one split, in their final order."""
+
+    tag_index: NDArray[np.int32]  # (n_items, n_tags); 0 pads
+    features: Any  # csr_matrix float32 (n_items, n_features)
+    dense: NDArray[np.float32]  # (n_items, n_dense)
+    labels: NDArray[np.int32]  # (n_items, n_levels); -1 is unknown
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The sizes of the tables that the items address."""
+
+    n_vocabulary: int  # ids, with 0 for padding
+    n_features: int
+    n_dense: int
+    n_classes: tuple[int, ...]  # of each level in the taxonomy; the labels need not show them all
+
+    @property
+    def n_levels(self) -> int:
+        """Return the number of levels."""
+        return len(self.n_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """All labelled items."""
+
+    train: LabelledItems
+    validation: LabelledItems
+    test: LabelledItems
+    widths: Widths
+
+
+def build_shards(settings: Settings, clean_folder: Path, folder: Path) -> None:
+    """Fit the transform on the labelled training items, and write everything that stage 2 leaves behind.
+
+    Raises CatalogError where no training item is labelled, or where items.parquet lacks a column.
+    """
+    items = clean_folder / "items.parquet"
+    taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text(encoding="utf-8"))
+    order = read_order(items, taxonomy)
+    if not order.training.any():
+        raise CatalogError(
+            f"{items}: of {len(order.labels):,} items, {order.n_labelled:,} are labelled and none of them is for "
+            "training; give more items a top label, or lower [clean] validation_share and test_share"
+        )
+    columns = ["tags", "tag_counts", *(f"text.{name}" for name in settings.catalog.text)]
+    transform = FeatureTransform.fit(training_batches(items, order, columns), settings)
+    pq.write_table(transform.vocabulary.table(), folder / "vocabulary.parquet")
+    with h5py.File(folder / "transform.h5", "w") as file:
+        transform.save(file.create_group("transform"))
+    limit = settings.features.shard_items
+    cut = pieces(items, order, ["item_id", *columns], shard_items=limit, scratch=folder)
+    for number, piece in enumerate(cut):
+        write_shard(folder / f"features-{number:05}.h5", piece, transform, n_classes=taxonomy.n_classes)
+
+
+def write_shard(path: Path, piece: Piece, transform: FeatureTransform, *, n_classes: Sequence[int]) -> None:
+    """Write one shard; the same items give the same bytes."""
+    features = transform.transform(piece.items)
+    widths = {"n_vocabulary": transform.n_vocabulary, "n_features": transform.n_features, "n_dense": transform.n_dense}
+    item_id = pa.concat_arrays(piece.items["item_id"].chunks)
+    with h5py.File(path, "w") as file:
+        for name, value in widths.items():
+            file.attrs[name] = np.int64(value)
+        file.attrs["n_classes"] = np.array(n_classes, np.int64)
+        write_array(file, "tag_index", features.tag_index)
+        write_sparse(file.create_group("features"), features.features)
+        write_array(file, "dense", features.dense)
+        write_array(file, "labels", piece.labels)
+        write_array(file, "split", piece.split)
+        if pa.types.is_integer(item_id.type):
+            write_array(file, "item_id", np.asarray(item_id).astype(np.int64))
+        else:
+            write_strings(file, "item_id", item_id)
+
+
+def write_sparse(group: Any, matrix: Any) -> None:
+    """Write a CSC matrix as data, indices, indptr and shape."""
+    for name in ("data", "indices", "indptr"):
+        write_array(group, name, getattr(matrix, name))
+    write_array(group, "shape", np.array(matrix.shape, np.int64))
+
+
+def read_sparse(group: Any, *, shape: tuple[int, int]) -> Any:
+    """Return a CSC matrix of this shape. Raises FeatureError where the arrays do not make one."""
+    stored = tuple(int(length) for length in read_array(group, "shape", np.int64, (2,)))
+    if stored != shape:
+        raise FeatureError(f"{group.file.filename}: {group.name} has shape {stored}, not {shape}")
+    data = read_array(group, "data", np.float32, (None,))
+    indices = read_array(group, "indices", np.int32, data.shape)
+    indptr = read_array(group, "indptr", np.int32, (shape[1] + 1,))
+    matrix = csc_matrix(shape, dtype=np.float32)
+    # Set, not passed: SciPy's own check would come first and raise its own errors.
+    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
+    check_sparse(matrix)
+    return matrix
+
+
+def read(folder: Path) -> TrainingData:
+    """Return the labelled items of every split, in their final order.
+
+    Raises FeatureError where the folder has no shards, or a shard is damaged or does not fit the others.
+    """
+    paths = sorted(folder.glob("features-*.h5"))
+    if not paths:
+        raise FeatureError(f"{folder}: there is no features-00000.h5; run stage 2")
+    parts: list[list[LabelledItems]] = [[] for _ in SPLITS]
+    widths: Widths | None = None
+    for path in paths:
+        items, split, found = read_shard(path)
+        if widths is not None and found != widths:
+            raise FeatureError(f"{path}: holds {found}, the shards before it {widths}; run stage 2 again")
+        widths = found
+        for code, part in enumerate(parts):
+            part.append(_rows(items, split == code))
+    assert widths is not None
+    train, validation, test = (_joined(part) for part in parts)
+    return TrainingData(train, validation, test, widths)
+
+
+def read_shard(path: Path) -> tuple[LabelledItems, NDArray[np.uint8], Widths]:
+    """Return a shard's items, the split of each, and the widths. Raises FeatureError where it is damaged."""
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise FeatureError(f"{path}: is not an HDF5 file that can be read ({error})") from None
+    with file:
+        widths = _read_widths(file)
+        labels = read_array(file, "labels", np.int32, (None, widths.n_levels))
+        n_items = len(labels)
+        split = read_array(file, "split", np.uint8, (n_items,))
+        features = Features(
+            tag_index=read_array(file, "tag_index", np.int32, (n_items, None)),
+            features=read_sparse(read_group(file, "features"), shape=(n_items, widths.n_features)),
+            dense=read_array(file, "dense", np.float32, (n_items, widths.n_dense)),
+            n_unseen_tags=np.zeros(n_items, np.int32),
+        )
+    sizes = {"n_vocabulary": widths.n_vocabulary, "n_features": widths.n_features, "n_dense": widths.n_dense}
+    check_features(features, **sizes)
+    if n_items and (labels.min() < -1 or labels[:, 0].min() < 0 or split.max() >= len(SPLITS)):
+        raise FeatureError(f"{path}: a label below -1, an item without a top label or an unknown split; run stage 2")
+    items = LabelledItems(features.tag_index, features.features.tocsr(), features.dense, labels)
+    return items, split, widths
+
+
+def read_item_ids(folder: Path) -> Iterator[pa.Array]:
+    """Yield the ids of each shard's items, int64 or string, in their final order."""
+    for path in sorted(folder.glob("features-*.h5")):
+        with h5py.File(path, "r") as file:
+            if isinstance(file.get("item_id"), h5py.Group):
+                yield read_strings(file, "item_id")
+            else:
+                yield pa.array(read_array(file, "item_id", np.int64, (None,)))
+
+
+def _read_widths(file: Any) -> Widths:
+    names = ("n_vocabulary", "n_features", "n_dense", "n_classes")
+    missing = [name for name in names if name not in file.attrs]
+    if missing:
+        raise FeatureError(f"{file.filename}: attribute '{missing[0]}' is missing; run stage 2 again")
+    n_vocabulary, n_features, n_dense = (int(file.attrs[name]) for name in names[:3])
+    return Widths(n_vocabulary, n_features, n_dense, tuple(int(n) for n in file.attrs["n_classes"]))
+
+
+def _rows(items: LabelledItems, mask: NDArray[np.bool_]) -> LabelledItems:
+    return LabelledItems(items.tag_index[mask], items.features[mask], items.dense[mask], items.labels[mask])
+
+
+def _joined(parts: list[LabelledItems]) -> LabelledItems:
+    """Return the items below each other, tag indexes padded to the widest."""
+    n_tags = max(part.tag_index.shape[1] for part in parts)
+    padded = [np.pad(part.tag_index, ((0, 0), (0, n_tags - part.tag_index.shape[1]))) for part in parts]
+    features = csr_matrix(vstack([part.features for part in parts], format="csr"))
+    dense = np.concatenate([part.dense for part in parts])
+    return LabelledItems(np.concatenate(padded), features, dense, np.concatenate([part.labels for part in parts]))

@@ -1,0 +1,195 @@
+"""Stage 1, reading: rows of the input files become tables of a DuckDB database, or rejects.
+
+What DuckDB is for: duplicate ids, joins by id, and sorting, out of memory where need be. In every table `n` is the
+number of the row in the input from 0, rejected rows counted, so the order of the input is never lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Settings
+from pipeline.errors import CatalogError
+from pipeline.readers import JSON_LINES, LISTS, Broken, Rows, Wanted, kind_of, missing_column, one_line, read
+from pipeline.rejects import Rejects, as_json
+
+Role = Literal["training", "scoring"]
+MEMORY = "1GB"  # what DuckDB may take before it goes to disk
+
+
+@dataclass(frozen=True)
+class Files:
+    """The input files of a role, globs expanded."""
+
+    items: tuple[str, ...]
+    tags: tuple[str, ...]
+    labels: tuple[str, ...]
+    taxonomy: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Settings, *, role: Role) -> Files:
+        """Return the files of the catalog, or of the catalog to score where there is another."""
+        catalog, scoring = settings.catalog, settings.scoring
+        named = scoring if role == "scoring" and scoring.items else catalog
+        return cls(_expand(named.items), _expand(named.tags), _expand(named.labels), _expand(catalog.taxonomy))
+
+
+def input_files(settings: Settings, *, role: Role = "training") -> tuple[str, ...]:
+    """Return every file that stage 1 reads, sorted; an absent path, or a glob without a match, as it is given."""
+    files = Files.of(settings, role=role)
+    return tuple(sorted({*files.items, *files.tags, *files.labels, *files.taxonomy}))
+
+
+def _expand(path: str) -> tuple[str, ...]:
+    if has_magic(path) and not Path(path).exists():
+        return tuple(sorted(glob(path))) or (path,)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return (path,) if path else ()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A DuckDB database of staged rows, with its rejects and the digests that the files should have."""
+
+    connection: Any
+    rejects: Rejects
+    expected: Mapping[str, str]
+
+    def create(self, definition: str) -> None:
+        """Create a table."""
+        self.connection.execute(f"CREATE TABLE {definition}")
+
+    def read(
+        self, paths: Sequence[str], wanted: Wanted, *, optional: Sequence[str] = ()
+    ) -> Iterator[tuple[str, int, Rows]]:
+        """Give path, number of rows before the file, and rows, for each block of the files.
+
+        Raises CatalogError for a column that is missing and not optional. An object of JSON may leave out a key,
+        so there a column is missing only if no row of any file has it.
+        """
+        before, known = 0, dict[str, None]()
+        for path in paths:
+            n_rows = 0
+            for rows in read(path, wanted, expected=self.digest(path)):
+                known |= dict.fromkeys(rows.known)
+                if kind_of(path) not in JSON_LINES:
+                    _require(path, wanted, optional, rows.known)
+                yield path, before, rows
+                n_rows += rows.n_rows
+            before += n_rows
+        if before:
+            _require(paths[0], wanted, optional, tuple(known))
+
+    def digest(self, path: str) -> str:
+        """Return the SHA-256 that a file should have; raises CatalogError for one that was not planned."""
+        if path not in self.expected:
+            raise CatalogError(f"{path}: was not there when the run was planned; run again")
+        return self.expected[path]
+
+    def add(self, name: str, scope: str, block: Block) -> None:
+        """Add the rows of a block to a table, those with a reason and the broken ones to the rejects."""
+        self.connection.register("block", block.table.filter(pc.is_null(block.reasons)))
+        self.connection.execute(f"INSERT INTO {name} SELECT * FROM block")
+        self.connection.unregister("block")
+        wrong = pc.is_valid(block.reasons)
+        ids = block.table["id"].filter(wrong).to_pylist()
+        lines, reasons = block.table["line"].filter(wrong), block.reasons.filter(wrong)
+        self.rejects.add(scope, [block.path] * len(ids), lines, ids, block.raw, reasons)
+        broken = [(block.path, row.line, None, row.raw, row.reason) for row in block.broken]
+        if broken:
+            source, line, item_id, raw, reason = map(list, zip(*broken, strict=True))
+            self.rejects.add(scope, source, line, item_id, raw, reason)
+
+    def reject_duplicates(self, name: str, scope: str, names: Mapping[str, str]) -> None:
+        """Move all but the first row of an id from a table to the rejects."""
+        self.create(f"firsts AS SELECT id, min(n) AS n FROM {name} GROUP BY id HAVING count(*) > 1")
+        later = f"SELECT t.* FROM {name} t JOIN firsts f ON t.id = f.id AND t.n > f.n ORDER BY t.n"
+        self._move(name, scope, later, names, "duplicate item_id")
+        self.connection.execute("DROP TABLE firsts")
+
+    def reject_orphans(self, name: str, scope: str, names: Mapping[str, str]) -> None:
+        """Move rows of a table whose id no item has to the rejects."""
+        orphans = f"SELECT t.* FROM {name} t ANTI JOIN items i ON t.id = i.id ORDER BY t.n"
+        self._move(name, scope, orphans, names, "item_id is not in the items")
+
+    def _move(self, name: str, scope: str, query: str, names: Mapping[str, str], reason: str) -> None:
+        for batch in self.connection.sql(query).to_arrow_table().to_batches(max_chunksize=65_536):
+            source, line, ids = (batch.column(key).to_pylist() for key in ("source", "line", "id"))
+            raw = as_json(pa.table(batch), names)
+            self.rejects.add(scope, source, line, ids, raw, [reason] * len(raw))
+            self.connection.register("moved", pa.table({"n": batch.column("n")}))
+            self.connection.execute(f"DELETE FROM {name} WHERE n IN (SELECT n FROM moved)")
+            self.connection.unregister("moved")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows on their way into a table: the columns n, source, line, id, and what the table has besides."""
+
+    path: str
+    table: Any
+    reasons: Any  # string array; null where the row is good
+    raw: list[str]  # of each row that has a reason, as it was read
+    broken: tuple[Broken, ...]
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        before: int,
+        rows: Rows,
+        *,
+        ids: Any,
+        cells: Mapping[str, Any],
+        reasons: Any,
+        list_column: str = "",
+    ) -> Block:
+        """Return the block of some rows that were read; an id that is missing is a reason."""
+        missing = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(pc.fill_null(ids, ""))), 0)
+        n = pc.add(rows.table["row"], before - 1)
+        columns = {"n": n, "source": pa.repeat(path, len(n)), "line": rows.table["line"], "id": ids, **cells}
+        reasons = _chunked(pc.if_else(missing, "no item_id", reasons))
+        wrong = rows.table.drop_columns(["row", "line"]).filter(pc.is_valid(reasons))
+        raw = as_json(wrong, {name: name for name in wrong.column_names} | {LISTS: list_column})
+        return cls(path, pa.table(columns), reasons, raw, rows.broken)
+
+
+@contextmanager
+def open_database(folder: Path, expected: Mapping[str, str]) -> Iterator[Database]:
+    """Give an empty database that lives on disk below the folder, and goes with the context.
+
+    What DuckDB raises becomes a CatalogError.
+    """
+    import duckdb
+
+    try:
+        with TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+            settings: dict[str, str | bool | int | float | list[str]] = {
+                "memory_limit": MEMORY,
+                "temp_directory": scratch,
+                "autoload_known_extensions": False,
+            }
+            with duckdb.connect(str(Path(scratch) / "rows.duckdb"), config=settings) as connection:
+                yield Database(connection, Rejects(connection), expected)
+    except duckdb.Error as error:
+        raise CatalogError(
+            f"{folder}: the catalog cannot be joined ({one_line(error)}); is there space left?"
+        ) from error
+
+
+def _require(path: str, wanted: Wanted, optional: Sequence[str], known: Sequence[str]) -> None:
+    for column in wanted.columns:
+        if column not in known and column not in optional:
+            raise missing_column(path, column, known)
+
+
+def _chunked(column: Any) -> Any:
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])

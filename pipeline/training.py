@@ -1,0 +1,88 @@
+"""Stage 3, from folder to folder: the shards of stage 2 become trained parameters, their history and a probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy import sparse
+
+from pipeline import parameters, shards
+from pipeline.batches import Examples
+from pipeline.config import Settings, TrainingSettings
+from pipeline.fitting import FitResult, fit
+from pipeline.graph import log_probabilities
+from pipeline.hdf5 import write_array
+from pipeline.history import write_history
+from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.ops import symbolic
+from pipeline.progress import Progress
+
+__all__ = ["FitResult", "fit", "train", "write_probe"]
+
+N_PROBE = 64  # items whose probabilities an export is checked against
+
+
+def train(settings: Settings, features_folder: Path, folder: Path, *, work: Path, progress: Progress) -> None:
+    """Train on the shards of stage 2, and write what stage 3 leaves behind.
+
+    parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
+    log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
+    `work` is the stage's directory for what must outlive a crash.
+    """
+    data = shards.read(features_folder)
+    widths = data.widths
+    config = NetworkConfig(
+        n_vocabulary=widths.n_vocabulary,
+        n_features=widths.n_features,
+        n_dense=widths.n_dense,
+        hidden=settings.network.hidden,
+        n_classes=widths.n_classes,
+    )
+    network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
+    training = _examples(data.train)
+    result = fit(network, training, _examples(data.validation), settings.training, progress=progress)
+    parameters.save(folder / "parameters.h5", result.network)
+    _write_json(folder / "network.json", config.to_json())
+    write_history(folder / "history.csv", result.history, settings.catalog.levels)
+    write_probe(folder / "probe.h5", result.network, training.take(slice(0, N_PROBE)), settings.training)
+    facts = {
+        "engine": result.engine,
+        "best_epoch": result.best_epoch,
+        "n_epochs": len(result.history),
+        "n_parameters": parameters.count(result.network),
+        "n_training_items": len(data.train),
+        "n_validation_items": len(data.validation),
+        "compile_seconds": round(result.compile_seconds, 3),
+        "seconds": round(result.seconds, 3),
+    }
+    _write_json(folder / "training.json", facts)
+
+
+def write_probe(path: Path, network: FeedbackNetwork, examples: Examples, settings: TrainingSettings) -> None:
+    """Write inputs and the log-probabilities that the engine gives them, for export to compare with NumPy's."""
+    engine = symbolic.engine(settings.engine)
+    # Mode fast_compile: the graph is the engine's all the same, and a full compile would take a quarter of a minute.
+    expected = log_probabilities(engine, network, examples.inputs, mode="fast_compile")
+    n_items = len(examples)
+    features = sparse.csc_matrix((n_items, 0), dtype=np.float32)
+    dense = np.zeros((n_items, 0), np.float32)
+    with h5py.File(path, "w") as file:
+        write_array(file, "tag_index", examples.tag_index)
+        shards.write_sparse(
+            file.create_group("features"), features if examples.features is None else examples.features.tocsc()
+        )
+        write_array(file, "dense", dense if examples.dense is None else examples.dense)
+        for level, values in enumerate(expected):
+            write_array(file, f"log_probabilities_{level}", values)
+
+
+def _examples(items: shards.LabelledItems) -> Examples:
+    return Examples.of(items.tag_index, items.labels, features=items.features, dense=items.dense)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

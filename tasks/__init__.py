@@ -1,0 +1,27 @@
+"""The nightly job in Luigi: `luigi --module tasks ScoreCatalog`.
+
+Tasks say what a stage requires, what it leaves behind and which function of `pipeline` does the work; the
+function is imported within `run`, so that looking at finished work imports no numerical library.
+"""
+
+import sys
+from pathlib import Path
+
+from pipeline.errors import SettingsError
+from tasks import config, messages
+from tasks.clean import CleanTags
+from tasks.export import ExportModel
+from tasks.features import BuildFeatures
+from tasks.plan import InputFile, PlanRun
+from tasks.score import ScoreCatalog
+from tasks.train import TrainModel
+
+__all__ = ["BuildFeatures", "CleanTags", "ExportModel", "InputFile", "PlanRun", "ScoreCatalog", "TrainModel"]
+
+config.apply_luigi_settings()
+messages.install()
+if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parent.name == "luigi":  # the script, or python -m luigi
+    try:
+        config.check_flags(sys.argv[1:])
+    except SettingsError as error:
+        config.refuse(error)

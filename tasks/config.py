@@ -1,0 +1,229 @@
+"""Luigi's configuration sections, derived from the settings of pipeline/config.py.
+
+Every setting stands in luigi.cfg (`[training] epochs = 5`), in a file that LUIGI_CONFIG_PATH names, or on
+the command line (`--training-epochs 5`), the later before the earlier. `load()` reads and validates them.
+A mistake ends the command with exit code 40 and one line that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import LuigiConfigParser, get_config
+from luigi.task_register import Register
+
+from pipeline.config import Section, Settings, make_settings
+from pipeline.errors import SettingsError
+
+EXIT_SETTINGS = 40
+
+# What Luigi needs to be told so that its exit code can be trusted; luigi.cfg says the same and explains it.
+LUIGI_SETTINGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "core": {
+        "local_scheduler": ("true", "no scheduler needs to run; false: use the one of scheduler_host, scheduler_port"),
+        "autoload_range": ("true", "RangeDaily is there without another --module, to fill in days that were missed"),
+        "log_level": ("WARNING", "INFO shows every step that Luigi takes"),
+    },
+    "worker": {
+        "check_complete_on_run": ("true", "a task that ends without its output has failed"),
+        "keep_alive": ("false", "true: wait for tasks that failed and try them again, see [scheduler]"),
+    },
+    "scheduler": {
+        "retry_count": ("3", "tries of a task, where [worker] keep_alive is true"),
+        "retry_delay": ("60", "seconds until the next try"),
+    },
+    "retcode": {
+        "already_running": ("10", "the same command is running already"),
+        "missing_data": ("20", "an input file is absent"),
+        "not_run": ("25", "a task was not given leave to run"),
+        "task_failed": ("30", "a stage failed: its message says why"),
+        "scheduling_error": ("35", "an exception while tasks were looked up"),
+        "unhandled_exception": ("40", "a setting is wrong, or anything else"),
+    },
+}
+
+# Sections that Luigi 3.8 documents beside those of its own that it registers when it is imported.
+OTHER_SECTIONS = (
+    "batch_notifier",
+    "bigquery",
+    "cors",
+    "datadog",
+    "dropbox",
+    "elasticsearch",
+    "email",
+    "execution_summary",
+    "hadoop",
+    "hadoopcli",
+    "hdfs",
+    "hive",
+    "kubernetes",
+    "logging",
+    "mysql",
+    "postgres",
+    "prometheus",
+    "redshift",
+    "resources",
+    "s3",
+    "sendgrid",
+    "smtp",
+    "sns",
+    "spark",
+    "task_history",
+    "webhdfs",
+)
+
+
+class Setting(luigi.Parameter[str]):
+    """A setting as text; unlike Luigi's own, an empty value on the command line counts."""
+
+    def _parse_or_no_value(self, x: str | None) -> Any:
+        return super()._parse_or_no_value(x) if x is None else self.parse(x)
+
+
+def as_text(value: object) -> str:
+    """Return a value as it stands in luigi.cfg; `make_settings` reads it back.
+
+    >>> as_text(("genre", "theme")), as_text(True), as_text(0.05)
+    ('genre, theme', 'true', '0.05')
+    """
+    if isinstance(value, tuple):
+        return ", ".join(as_text(part) for part in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _derive(name: str, model: type[Section]) -> Any:
+    """Return the Luigi Config class of a section: a parameter for each field of its model."""
+    parameters = {
+        field: Setting(default=as_text(info.default), description=info.description)
+        for field, info in model.model_fields.items()
+    }
+    members = {"__module__": __name__, "__doc__": model.__doc__, **parameters}
+    return types.new_class(name, (luigi.Config,), exec_body=lambda body: body.update(members))
+
+
+SECTIONS: Mapping[str, Any] = {name: _derive(name, type(section)) for name, section in Settings()}
+
+
+def load() -> Settings:
+    """Return the settings of this run; raises SettingsError for an unknown section or name, or a bad value."""
+    _check_file()
+    try:
+        _check_sections()
+        values = {name: section() for name, section in SECTIONS.items()}
+    except configparser.Error as error:
+        raise SettingsError(f"{error}; in luigi.cfg a % is written %%, and ${{NAME}} is a variable") from None
+    return make_settings(
+        {name: {key: getattr(given, key) for key in given.get_param_names()} for name, given in values.items()}
+    )
+
+
+def _check_file() -> None:
+    """Refuse a LUIGI_CONFIG_PATH that names no file: Luigi only warns and goes on without it."""
+    path = os.environ.get("LUIGI_CONFIG_PATH")
+    if path is not None and not Path(path).is_file():
+        raise SettingsError(f"LUIGI_CONFIG_PATH = {path}: no such file in {Path.cwd()}")
+
+
+def _check_sections() -> None:
+    """Refuse sections and names that nobody would read."""
+    config = get_config()
+    known = [*SECTIONS, *LUIGI_SETTINGS, *OTHER_SECTIONS, *Register.task_names()]
+    for section in config.sections():
+        if section not in known:
+            raise SettingsError(f"[{section}] is a section neither of Tagladder nor of Luigi{suggest(section, known)}")
+    shared = config.defaults()
+    for section, derived in SECTIONS.items():
+        names = derived.get_param_names()
+        for name in config[section] if config.has_section(section) else ():
+            value = config.get(section, name)  # raises here where a % or ${NAME} is wrong
+            if name not in names and name not in shared:
+                raise SettingsError(
+                    f"[{section}] {name} = {value}: no such setting"
+                    f"{suggest(name, names) or '; there are ' + ', '.join(names)}"
+                )
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'epochs'?` for a near miss, else nothing.
+
+    >>> suggest("Epoch", ["epochs", "seed"])
+    "; did you mean 'epochs'?"
+    """
+    close = get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Refuse a flag that is nearly one of ours: argparse would list every flag there is and suggest none.
+
+    >>> check_flags(["--module", "tasks", "ScoreCatalog", "--trainnig-epochs", "5"])
+    Traceback (most recent call last):
+    pipeline.errors.SettingsError: --trainnig-epochs: no such flag; did you mean '--training-epochs'?
+    """
+    flags = [f"--{section}-{name}".replace("_", "-") for section in SECTIONS for name in _names(section)]
+    known = {f"--{task}-{name}".replace("_", "-") for task, _, name, _ in Register.get_all_params()}
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if not flag.startswith("--") or any(name.startswith(flag) for name in known):
+            continue
+        if close := get_close_matches(flag, flags, n=1, cutoff=0.85):
+            raise SettingsError(f"{flag}: no such flag; did you mean '{close[0]}'?")
+
+
+def _names(section: str) -> list[str]:
+    return list(SECTIONS[section].get_param_names())
+
+
+def apply_luigi_settings() -> None:
+    """Set what luigi.cfg of the project says about Luigi itself wherever the user's own files do not.
+
+    Else a settings file without [retcode] would let a failed night end with exit code 0.
+    """
+    config = get_config()
+    if not isinstance(config, LuigiConfigParser):
+        return
+    for section, values in LUIGI_SETTINGS.items():
+        for name, (value, _) in values.items():
+            if not config.has_option(section, name):
+                config.set(section, name, value)
+
+
+def lock_below(root: Path) -> None:
+    """Keep Luigi's lock against running the same command twice below the root of the results.
+
+    By default it is one for all projects of the machine, and `luigi --module tasks ScoreCatalog` is the same
+    command everywhere. A root that cannot be written is left for the first task to report.
+    """
+    config = get_config()
+    if CmdlineParser.get_instance() is None or config.has_option("core", "lock_pid_dir"):
+        return
+    with suppress(OSError):
+        (root / "work").mkdir(parents=True, exist_ok=True)
+        config.set("core", "lock_pid_dir", str(root / "work" / "pid").replace("%", "%%"))
+
+
+@contextmanager
+def mistakes_end_the_command() -> Iterator[None]:
+    """Turn a SettingsError into an exit of Luigi's command line; let it through where Luigi is called by code."""
+    try:
+        yield
+    except SettingsError as error:
+        if CmdlineParser.get_instance() is None:
+            raise
+        refuse(error)
+
+
+def refuse(error: SettingsError) -> NoReturn:
+    """End the command with the message of a mistake in the settings, and no traceback."""
+    print(f"settings: {error}", file=sys.stderr)
+    raise SystemExit(EXIT_SETTINGS) from None

@@ -1,0 +1,26 @@
+"""Stage 2: clean tags become a vocabulary, a tag index and sparse features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.clean import CleanTags
+from tasks.plan import PlanRun
+from tasks.stage import Stage
+
+
+class BuildFeatures(Stage):
+    """Publish vocabulary.parquet, transform.h5 and the shards features-NNNNN.h5."""
+
+    stage = "features"
+
+    def requires(self) -> dict[str, Any]:
+        """Return the plan and the clean items."""
+        return {"plan": self.same_run(PlanRun, "plan"), "clean": self.same_run(CleanTags, "clean")}
+
+    def run(self) -> None:
+        """Fit the transform on the training items and apply it to the labelled ones."""
+        from pipeline.features import build
+
+        clean = self.read("clean")
+        self.publish(lambda folder, _: build(self.settings, clean, folder))

@@ -1,0 +1,77 @@
+"""Before the five stages: the input files must be there, and the plan of the run is written down."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pipeline import artifacts, pointers
+from pipeline.locks import held
+from tasks.stage import Dated
+from tasks.targets import FileTarget
+
+
+class InputFile(luigi.ExternalTask):
+    """A file that comes from elsewhere; absent means exit code 20, before any work."""
+
+    path = luigi.Parameter(description="the file")
+    named_by = luigi.Parameter(significant=False, description="the setting that names it")
+
+    def output(self) -> FileTarget:
+        """Return the file."""
+        return FileTarget(Path(self.path))
+
+
+class PlanRun(Dated):
+    """Freeze what a run of this date starts from: the input files, the last published run and its model.
+
+    The plan is written once for a date, its inputs and settings. What a stage wants to know of yesterday
+    it takes from here, so that a repetition finds the same yesterday.
+    """
+
+    stage = "plan"
+
+    def requires(self) -> list[InputFile]:
+        """Return all input files of all roles: without one of them nothing of the run is begun."""
+        files = [file for files in self.identity.inputs.values() for file in files]
+        return [InputFile(path=file.path, named_by=f"[{file.section}] {file.setting}") for file in files]
+
+    def output(self) -> FileTarget:
+        """Return the plan."""
+        return FileTarget(self.root / self.name)
+
+    @property
+    def name(self) -> str:
+        """Return the path of the plan relative to the root."""
+        return f"plan/{self.date}-{self.fingerprint}.json"
+
+    def run(self) -> None:
+        """Write the plan, unless another run of the same has written it meanwhile."""
+        work = self.root / "work"
+        with held(work / "plan.lock"):
+            if not self.output().exists():
+                artifacts.write_text(self.output().path, json.dumps(self.content(), indent=1), work=work)
+
+    def content(self) -> dict[str, Any]:
+        """Return what is frozen."""
+        latest = pointers.latest(self.root)
+        return {
+            "format": 1,
+            "date": str(self.date),
+            "fingerprint": self.fingerprint,
+            "inputs": {file.path: file.digest for files in self.identity.inputs.values() for file in files},
+            "stages": dict(self.identity.fingerprints),
+            "last_published_run": None if latest is None else latest.run,
+            "last_accepted_model": None if latest is None else latest.model,
+        }
+
+
+@InputFile.event_handler(luigi.Event.DEPENDENCY_MISSING)
+def tell_absent(task: InputFile) -> None:
+    """Say which file is absent and which setting names it."""
+    here = Path.cwd()
+    print(f"input: {task.path}: no such file, or not readable, seen from {here}; see {task.named_by}", file=sys.stderr)

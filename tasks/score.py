@@ -1,0 +1,78 @@
+"""Stage 5, the main job: every item of the catalog gets its path."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pipeline import pointers, summary
+from tasks import config
+from tasks.clean import CleanTags
+from tasks.export import ExportModel
+from tasks.plan import PlanRun
+from tasks.stage import Stage
+from tasks.targets import PointerTarget
+
+
+class ScoreCatalog(Stage):
+    """Publish the scores, and point the date and, unless a later date is published, `latest` to them."""
+
+    stage = "score"
+
+    def requires(self) -> dict[str, Any]:
+        """Return the plan, the model, and the clean items to score: those of [scoring] or of [catalog]."""
+        role = "scoring" if "scoring" in self.identity.inputs else "training"
+        return {
+            "plan": self.same_run(PlanRun, "plan"),
+            "export": self.same_run(ExportModel, "export"),
+            "scored": self.same_run(CleanTags, "scored", role=role),
+        }
+
+    def output(self) -> Any:
+        """Return the published directory and the pointer of the date."""
+        return [self.directory(), PointerTarget(pointers.of_date(self.root, str(self.date)), self.fingerprint)]
+
+    def run(self) -> None:
+        """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
+        from pipeline.scoring import score
+
+        export, scored = self.read("export"), self.read("scored")
+        self.publish(
+            lambda folder, progress: score(
+                self.settings, export, scored, folder, run=self.fingerprint, progress=progress
+            )
+        )
+        pointers.point(self.root, self.pointer())
+        print(summary.closing(self.root, self.pointer(), clean=self.cleaned("clean"), scored=self.cleaned("scored")))
+
+    def cleaned(self, name: str) -> Path:
+        """Return the directory of one of the two cleanings, the same twice where one catalog is all there is."""
+        return self.root / "clean" / self.identity.fingerprints[name]
+
+    def pointer(self) -> pointers.Pointer:
+        """Return what the pointer of the date says."""
+        prints = self.identity.fingerprints
+        return pointers.Pointer(
+            date=str(self.date),
+            run=self.fingerprint,
+            folder=f"{self.stage}/{self.fingerprint}",
+            model=prints["export"],
+            plan=f"plan/{self.date}-{prints['plan']}.json",
+        )
+
+    @classmethod
+    def bulk_complete(cls, dates: Iterable[datetime.date]) -> list[datetime.date]:
+        """Return the dates for which anything is published: RangeDaily fills gaps and leaves the past alone."""
+        with config.mistakes_end_the_command():
+            root = Path(config.load().storage.root)
+        return [date for date in dates if pointers.of_date(root, str(date)).exists()]
+
+
+@ScoreCatalog.event_handler(luigi.Event.DEPENDENCY_PRESENT)
+def tell_done(task: ScoreCatalog) -> None:
+    """Say that there is nothing to do."""
+    print(summary.nothing_to_do(task.root, task.pointer()))

@@ -1,0 +1,148 @@
+"""The base of the five stages: identity by date and fingerprint, publication, messages."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import luigi
+
+from pipeline import artifacts
+from pipeline.config import Settings
+from pipeline.errors import ArtifactError, SettingsError
+from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant
+from pipeline.progress import Progress, stage_progress
+from tasks import config
+from tasks.targets import DirectoryTarget
+
+# Identities of this process by the fingerprint of any of their stages: a run is looked up once, at its root
+# task; upstream tasks are given their fingerprint and find the same identity here.
+_identities: dict[str, Identity] = {}
+
+
+class Dated(luigi.Task):
+    """A task whose identity is its date and the fingerprint of what it makes."""
+
+    date = luigi.DateParameter(default=datetime.date.today(), description="date of the run, YYYY-MM-DD")
+    fingerprint = luigi.Parameter(
+        default="", positional=False, description="computed from settings and input files; leave it empty"
+    )
+    stage: ClassVar[str]
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Return Luigi's values, with the fingerprint of the current settings and files where none is given."""
+        values = dict(super().get_param_values(params, args, kwargs))
+        values["fingerprint"] = _known_fingerprint(cls.stage_of(values), values["fingerprint"])
+        return [(name, values[name]) for name, _ in params]
+
+    @classmethod
+    def stage_of(cls, values: dict[str, Any]) -> str:
+        """Return the name of the fingerprint that these parameters ask for."""
+        return cls.stage
+
+    @property
+    def identity(self) -> Identity:
+        """Return settings, inputs and fingerprints of the run that this task belongs to."""
+        return _identities[self.fingerprint]
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the run."""
+        return self.identity.settings
+
+    @property
+    def root(self) -> Path:
+        """Return the directory of all results."""
+        return Path(self.settings.storage.root)
+
+    def same_run(self, task: type[Dated], name: str, **parameters: Any) -> Dated:
+        """Return another task of the same run, by the name of its fingerprint."""
+        return task(date=self.date, fingerprint=self.identity.fingerprints[name], **parameters)
+
+
+class Stage(Dated):
+    """A task that publishes one directory, `<root>/<stage>/<fingerprint>`."""
+
+    stage: ClassVar[str]
+
+    @property
+    def folder(self) -> Path:
+        """Return the directory that this task publishes."""
+        return self.root / self.stage / self.fingerprint
+
+    @property
+    def work(self) -> Path:
+        """Return the directory of what is unfinished, checkpoints for instance."""
+        return self.root / "work" / self.fingerprint
+
+    def requires(self) -> dict[str, Any]:
+        """Return the tasks that come before by name, `plan` among them."""
+        raise NotImplementedError
+
+    def output(self) -> Any:
+        """Return the published directory."""
+        return DirectoryTarget(self.folder)
+
+    def read(self, name: str) -> Path:
+        """Return the directory of an upstream of `requires`, all its files verified."""
+        target: DirectoryTarget = self.requires()[name].directory()
+        return target.verified()
+
+    def directory(self) -> DirectoryTarget:
+        """Return the published directory as a target, also where the task has other outputs beside it."""
+        return DirectoryTarget(self.folder)
+
+    def publish(self, write: Callable[[Path, Progress], None]) -> None:
+        """Publish what `write(folder, progress)` writes, and show progress meanwhile."""
+        with stage_progress(self.get_task_family()) as progress:
+            artifacts.publish(
+                self.folder,
+                lambda folder: write(folder, progress),
+                work=self.work,
+                facts=self.facts(),
+                waiting=lambda: progress.note("another run builds the same; waiting for it"),
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the manifest says of where the results come from."""
+        upstreams = {name: task.fingerprint for name, task in self.requires().items()}
+        return {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "stage_version": STAGE_VERSIONS[self.stage],
+            "settings": significant(self.settings, self.stage),
+            "upstreams": {name: value for name, value in upstreams.items() if name != "plan"},
+        }
+
+
+def _known_fingerprint(stage: str, given: str) -> str:
+    """Return a given fingerprint that this process knows, else the current one of the stage."""
+    if given in _identities:
+        return given
+    with config.mistakes_end_the_command():
+        identity = current_identity()
+        fingerprint = identity.fingerprints[stage]
+        if given and given != fingerprint:
+            raise SettingsError(
+                f"--fingerprint {given}: settings and input files now give {fingerprint}; leave the flag out"
+            )
+    config.lock_below(Path(identity.settings.storage.root))
+    _identities.update(dict.fromkeys(identity.fingerprints.values(), identity))
+    return fingerprint
+
+
+def current_identity() -> Identity:
+    """Return the identity that the settings and the input files have now; raises SettingsError."""
+    settings = config.load()
+    root = Path(settings.storage.root)
+    digests = artifacts.Digests(root / "digests.json")
+    identity = identify(settings, lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)
+    if digests.changed:
+        # A memory that only saves time; the plan is the first file that must be written.
+        with suppress(ArtifactError):
+            artifacts.write_text(digests.memory, digests.as_json(), work=root / "work")
+    return identity

@@ -1,0 +1,61 @@
+"""What tasks leave behind: a published directory, the pointer of a date, a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import luigi
+
+from pipeline import artifacts, pointers
+from pipeline.errors import ArtifactError
+
+
+class DirectoryTarget(luigi.Target):
+    """A directory that was published whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def exists(self) -> bool:
+        """Return whether the manifest is there and the sizes of all files are right."""
+        return artifacts.exists(self.path)
+
+    def verified(self) -> Path:
+        """Return the directory; raises ArtifactError where a file is not as it was published."""
+        return artifacts.verify(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class PointerTarget(luigi.Target):
+    """The pointer of a date, as far as it names this run."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        self.path = path
+        self.run = run
+
+    def exists(self) -> bool:
+        """Return whether the date's pointer names this run; a damaged one names none and is written anew."""
+        try:
+            pointer = pointers.read(self.path)
+        except ArtifactError:
+            return False
+        return pointer is not None and pointer.run == self.run
+
+    def __str__(self) -> str:
+        return f"{self.path} -> {self.run}"
+
+
+class FileTarget(luigi.Target):
+    """A file that can be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def exists(self) -> bool:
+        """Return whether there is such a file and it may be read."""
+        return artifacts.readable(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)

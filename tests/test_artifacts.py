@@ -1,0 +1,257 @@
+"""Publication: whole or not at all, verified, and pointers that only move forward."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import artifacts, pointers
+from pipeline.digests import Digests, fingerprint, sha256_of
+from pipeline.errors import ArtifactError
+from pipeline.locks import held
+
+HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+def write_two_files(folder: Path) -> None:
+    (folder / "a.txt").write_text("hello")
+    (folder / "parts").mkdir()
+    (folder / "parts" / "b.txt").write_text("b")
+
+
+def publish(root: Path, name: str = "f1", write=write_two_files) -> Path:
+    folder = root / "clean" / name
+    artifacts.publish(folder, write, work=root / "work" / name, facts={"settings": {"x": 1}})
+    return folder
+
+
+def test_a_published_directory_has_its_files_and_a_manifest_of_them(tmp_path):
+    folder = publish(tmp_path)
+    manifest = artifacts.manifest(folder)
+    assert manifest["files"] == {
+        "a.txt": {"size": 5, "sha256": HELLO},
+        "parts/b.txt": {"size": 1, "sha256": sha256_of(folder / "parts" / "b.txt")},
+    }
+    assert manifest["settings"] == {"x": 1}
+    assert manifest["versions"]["python"].startswith("3.")
+    assert manifest["seconds"] >= 0
+    assert artifacts.exists(folder)
+    assert artifacts.verify(folder) == folder
+
+
+def test_nothing_temporary_is_left(tmp_path):
+    publish(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "work"]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_is_published_is_not_written_again(tmp_path):
+    folder = publish(tmp_path)
+    publish(tmp_path, write=lambda _: pytest.fail("written twice"))
+    assert (folder / "a.txt").read_text() == "hello"
+
+
+def test_a_writer_that_fails_publishes_nothing_and_keeps_its_checkpoints(tmp_path):
+    def write(folder: Path) -> None:
+        write_two_files(folder)
+        (tmp_path / "work" / "f1" / "checkpoint").write_text("epoch 3")
+        raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        publish(tmp_path, write=write)
+    assert not (tmp_path / "clean").exists()
+    assert sorted(path.name for path in (tmp_path / "work" / "f1").iterdir()) == ["checkpoint", "lock"]
+    assert artifacts.exists(publish(tmp_path))
+
+
+def test_leftovers_of_a_killed_run_are_not_published(tmp_path):
+    leftover = tmp_path / "work" / "f1" / "build"
+    leftover.mkdir(parents=True)
+    (leftover / "half.txt").write_text("half")
+    folder = publish(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "manifest.json", "parts"]
+
+
+def test_files_are_synced_then_the_manifest_then_one_rename_then_the_parent(tmp_path, monkeypatch):
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        calls.append("sync " + os.path.relpath(path, tmp_path))
+
+    rename = Path.rename
+    monkeypatch.setattr(artifacts.os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", lambda self, to: (calls.append(f"rename {self.name}"), rename(self, to))[1])
+    publish(tmp_path)
+    build = "work/f1/build"
+    assert calls == [
+        f"sync {build}/parts/b.txt",
+        f"sync {build}/parts",
+        f"sync {build}/a.txt",
+        f"sync {build}",
+        f"sync {build}/manifest.json",
+        f"sync {build}",
+        "rename build",
+        "sync clean",
+    ]
+
+
+def test_a_failed_sync_publishes_nothing_and_says_where_and_what_to_do(tmp_path, monkeypatch):
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artifacts.os, "fsync", fsync)
+    with pytest.raises(ArtifactError, match=r"clean/f1: cannot be published \(No space left on device\); free space"):
+        publish(tmp_path)
+    assert not (tmp_path / "clean" / "f1").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "a.txt").write_text("HELLO"), "a.txt: has changed since it was published"),
+        (lambda folder: (folder / "a.txt").unlink(), "a.txt: cannot be read"),
+        (lambda folder: (folder / "new.txt").write_text("x"), "new.txt: was not published with this directory"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest.json: is not a manifest of format 1"),
+        (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json: nothing was published there"),
+    ],
+)
+def test_damage_is_found(tmp_path, damage, message):
+    folder = publish(tmp_path)
+    damage(folder)
+    with pytest.raises(ArtifactError, match=message):
+        artifacts.verify(folder)
+
+
+def test_a_directory_without_one_of_its_files_does_not_exist_and_is_built_again(tmp_path):
+    folder = publish(tmp_path)
+    (folder / "a.txt").unlink()
+    assert not artifacts.exists(folder)
+    publish(tmp_path)
+    assert artifacts.verify(folder)
+
+
+def test_a_file_that_is_not_in_the_manifest_is_not_read(tmp_path):
+    with pytest.raises(ArtifactError, match=r"c.txt: is not in manifest.json; files there: a.txt, parts/b.txt"):
+        artifacts.verified(publish(tmp_path), "c.txt")
+
+
+def test_text_is_replaced_whole(tmp_path):
+    path = tmp_path / "plan" / "a.json"
+    artifacts.write_text(path, "old", work=tmp_path / "work")
+    artifacts.write_text(path, "new", work=tmp_path / "work")
+    assert path.read_text() == "new"
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def pointer(date: str, run: str) -> pointers.Pointer:
+    return pointers.Pointer(date=date, run=run, folder=f"score/{run}", model="m", plan="p")
+
+
+def test_latest_moves_forward_only(tmp_path):
+    for date, run in [("2026-11-22", "r1"), ("2026-11-23", "r2"), ("2026-11-21", "r3")]:
+        (tmp_path / "score" / run).mkdir(parents=True)
+        pointers.point(tmp_path, pointer(date, run))
+    assert pointers.latest(tmp_path) == pointer("2026-11-23", "r2")
+    assert pointers.read(pointers.of_date(tmp_path, "2026-11-21")) == pointer("2026-11-21", "r3")
+    assert (tmp_path / "published" / "latest").resolve() == tmp_path / "score" / "r2"
+
+
+def test_the_same_date_may_get_another_run(tmp_path):
+    for run in ("r1", "r2"):
+        pointers.point(tmp_path, pointer("2026-11-22", run))
+    assert pointers.latest(tmp_path) == pointer("2026-11-22", "r2")
+
+
+def test_the_link_for_people_is_relative_so_that_the_root_can_be_moved(tmp_path):
+    pointers.point(tmp_path, pointer("2026-11-22", "r1"))
+    assert str((tmp_path / "published" / "latest").readlink()) == "../score/r1"
+
+
+def test_the_pointer_of_the_date_is_written_last(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(pointers, "write_text", lambda path, text, *, work: written.append(path.name))
+    monkeypatch.setattr(pointers, "replace_link", lambda link, target, *, work: written.append(link.name))
+    pointers.point(tmp_path, pointer("2026-11-22", "r1"))
+    assert written == ["latest.json", "latest", "2026-11-22.json"]
+
+
+def test_a_damaged_pointer_is_told(tmp_path):
+    path = pointers.of_date(tmp_path, "2026-11-22")
+    path.parent.mkdir()
+    path.write_text('{"date": "2026-11-22"}')
+    with pytest.raises(ArtifactError, match=r"2026-11-22.json: is not a pointer"):
+        pointers.read(path)
+
+
+def test_a_fingerprint_tells_true_from_one_and_does_not_take_what_json_does_not_know():
+    assert fingerprint({"a": 1}) != fingerprint({"a": True})
+    with pytest.raises(TypeError):
+        fingerprint({"a": Path("x")})
+
+
+def test_digests_are_remembered_until_size_or_time_change(tmp_path, monkeypatch):
+    path, memory = tmp_path / "a.csv", tmp_path / "digests.json"
+    path.write_text("hello")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    first = Digests(memory)
+    assert first.of(path) == HELLO
+    memory.write_text(first.as_json())
+    monkeypatch.setattr("pipeline.digests.sha256_of", lambda path: "read again")
+    assert Digests(memory).of(path) == HELLO
+    os.utime(path, (1_000_000_001, 1_000_000_001))
+    assert Digests(memory).of(path) == "read again"
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("hello")
+    digests = Digests(tmp_path / "digests.json")
+    digests.of(path)
+    assert json.loads(digests.as_json()) == {}
+
+
+def test_a_damaged_memory_of_digests_is_an_empty_one(tmp_path):
+    memory = tmp_path / "digests.json"
+    (tmp_path / "a.csv").write_text("hello")
+    for damage in ("{", "[1]", '{"a": 1}'):
+        memory.write_text(damage)
+        assert Digests(memory).of(tmp_path / "a.csv") == HELLO
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.locks import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_is_free_when_its_holder_was_killed(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    waited = []
+
+    def kill() -> None:
+        waited.append(time.monotonic())
+        holder.kill()
+
+    with held(tmp_path / "lock", waiting=kill):
+        assert time.monotonic() - waited[0] < 1
+    holder.communicate()
+
+
+def test_a_root_that_cannot_be_written_is_told_with_its_path(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(ArtifactError, match=r"file/work: cannot be made .*; give write permission"),
+        held(tmp_path / "file" / "work" / "lock"),
+    ):
+        pass

@@ -1,0 +1,220 @@
+"""Stage 4: the model file is made only if NumPy agrees with the engine, and evaluation.json is right by hand."""
+
+import json
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import sparse
+
+from pipeline import artifacts, features, parameters, shards
+from pipeline.calibration import Calibration
+from pipeline.config import Settings
+from pipeline.errors import ArtifactError, ModelError
+from pipeline.evaluation import evaluate
+from pipeline.export import export
+from pipeline.hdf5 import write_array
+from pipeline.model import load_model
+from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.shards import LabelledItems
+from pipeline.taxonomy import Taxonomy
+
+LEVELS = ("genre", "theme")
+SETTINGS = Settings(catalog={"levels": LEVELS}, features={"hash_width": 64})
+LABELS = [("Horror", "Zombies"), ("Horror", "Ghosts"), ("Drama", "War"), ("Drama", "Zombies"), ("Comedy", "-")]
+TAGS = [["undead"], ["haunted"], ["trenches"], ["metaphor"], ["laughs"]]
+
+
+def write_clean(folder, *, splits):
+    rows = range(60)
+    columns = {
+        "item_id": pa.array(rows),
+        "tags": pa.array([TAGS[k % 5] for k in rows]),
+        "tag_counts": pa.array([[1]] * 60, pa.list_(pa.int32())),
+        "split": pa.array([splits[k % len(splits)] for k in rows]),
+        "genre": pa.array([LABELS[k % 5][0] for k in rows]),
+        "theme": pa.array([LABELS[k % 5][1] for k in rows]),
+    }
+    pq.write_table(pa.table(columns), folder / "items.parquet")
+    taxonomy = Taxonomy.learn(LEVELS, [columns[level] for level in LEVELS], "-")
+    (folder / "taxonomy.json").write_text(taxonomy.to_json(), "utf-8")
+
+
+def write_train(folder, features_folder, *, error=0.0):
+    """Leave behind what stage 3 does, from drawn weights; the engine's probe is off by `error`."""
+    data = shards.read(features_folder)
+    taxonomy_sizes = tuple(int(size) + 1 for size in data.train.labels.max(axis=0))
+    config = NetworkConfig(data.widths.n_vocabulary, data.widths.n_features, data.widths.n_dense, 8, taxonomy_sizes)
+    network = FeedbackNetwork.initialise(config, np.random.default_rng(1))
+    parameters.save(folder / "parameters.h5", network)
+    (folder / "network.json").write_text(json.dumps(config.to_json()))
+    probe = data.train.features[:10]
+    with h5py.File(folder / "probe.h5", "w") as file:
+        write_array(file, "tag_index", data.train.tag_index[:10])
+        shards.write_sparse(file.create_group("features"), probe.tocsc())
+        write_array(file, "dense", data.train.dense[:10])
+        for level, values in enumerate(network(Inputs(data.train.tag_index[:10], probe))):
+            write_array(file, f"log_probabilities_{level}", np.log(np.exp(values) + np.float32(error)))
+
+
+def make_stages(root, *, splits=("train", "train", "train", "validation", "test", "train", "train"), error=0.0):
+    def publish(stage, write):
+        artifacts.publish(root / stage, write, work=root / f"work-{stage}", facts={})
+
+    publish("clean", lambda folder: write_clean(folder, splits=splits))
+    publish("features", lambda folder: features.build(SETTINGS, root / "clean", folder))
+    publish("train", lambda folder: write_train(folder, root / "features", error=error))
+    return root
+
+
+def run_export(root, name="export"):
+    (root / name).mkdir()
+    folders = (root / "clean", root / "features", root / "train")
+    export(SETTINGS, *folders, root / name, provenance={"fingerprint": "abc"})
+    return root / name
+
+
+def test_the_model_file_predicts_what_the_network_does(tmp_path):
+    model = load_model(run_export(make_stages(tmp_path)) / "model.h5")
+    assert model.fingerprint == "abc"
+    data = shards.read(tmp_path / "features")
+    found = model.network(Inputs(data.test.tag_index, data.test.features))
+    trained = parameters.load(tmp_path / "train" / "parameters.h5")
+    expected = FeedbackNetwork.load(model.network.config, trained)(Inputs(data.test.tag_index, data.test.features))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_network_that_computes_something_else_is_not_exported(tmp_path):
+    make_stages(tmp_path, error=1e-4)
+    with pytest.raises(ModelError, match=r"probe\.h5: NumPy's probabilities differ from the engine's by 0\.0001"):
+        run_export(tmp_path)
+    assert not list((tmp_path / "export").iterdir())
+
+
+def test_a_difference_of_rounding_is_accepted(tmp_path):
+    folder = run_export(make_stages(tmp_path, error=1e-6))
+    assert json.loads((folder / "evaluation.json").read_text())["parity"] == pytest.approx(1e-6, abs=5e-7)
+
+
+def test_a_probe_that_is_no_number_is_not_exported(tmp_path):
+    make_stages(tmp_path, error=np.nan)
+    with pytest.raises(ModelError, match="differ from the engine's by nan"):
+        run_export(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "part"),
+    [
+        (("train", "train", "validation", "test"), "test"),
+        (("train", "train", "validation"), "validation"),
+        (("train",), None),
+    ],
+)
+def test_the_evaluation_says_which_part_it_is_of(tmp_path, splits, part):
+    folder = run_export(make_stages(tmp_path, splits=splits))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["part"] == part
+    assert evaluation["n_items"] == (60 // len(splits) if part else 0)
+    assert (evaluation["path"]["accuracy"] is None) == (part is None)
+    if part is None:
+        assert evaluation["temperatures"] == {"legal": [1.0, 1.0], "raw": [1.0, 1.0]}
+
+
+def test_the_temperatures_of_the_validation_part_are_in_the_model(tmp_path):
+    folder = run_export(make_stages(tmp_path))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert load_model(folder / "model.h5").calibration.to_json() == evaluation["temperatures"]
+    assert evaluation["temperatures"]["legal"] != [1.0, 1.0]
+
+
+def test_exporting_twice_gives_the_same_bytes(tmp_path):
+    make_stages(tmp_path)
+    first, second = run_export(tmp_path, "one"), run_export(tmp_path, "two")
+    for name in ("model.h5", "evaluation.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["train/parameters.h5", "features/features-00000.h5", "clean/taxonomy.json"])
+def test_a_changed_upstream_is_told(tmp_path, name):
+    make_stages(tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match="has changed since it was published"):
+        run_export(tmp_path)
+
+
+# --- the figures, by hand
+
+LADDER = Taxonomy.of(LEVELS, [("Drama", "War"), ("Drama", "Love"), ("Horror", "Zombies")])
+LOVE, WAR, ZOMBIES = range(3)
+
+
+class Fixed:
+    """A network that gives the logits of the item whose number is its tag."""
+
+    def __init__(self, *levels):
+        self.levels = [np.log(np.array(level)) for level in levels]
+
+    def logits(self, inputs):
+        return [level[inputs.tag_index[:, 0]] for level in self.levels]
+
+
+def items_of(labels):
+    n = len(labels)
+    return LabelledItems(
+        tag_index=np.arange(n, dtype=np.int32)[:, None],
+        features=sparse.csr_matrix((n, 0), dtype=np.float32),
+        dense=np.zeros((n, 0), np.float32),
+        labels=np.array(labels, np.int32).reshape(-1, 2),
+    )
+
+
+def test_the_figures_by_hand():
+    # Paths of item 0: Love .5*.4, War .5*.1, Zombies .5*.5 -> of .5: .4, .1, .5; the best is Zombies, Drama has .5.
+    # Paths of item 1: Love .8*.5, War .8*.25, Zombies .2*.25 -> of .65: 8/13, 4/13, 1/13; the best is Love.
+    network = Fixed([[0.5, 0.5], [0.8, 0.2]], [[0.4, 0.1, 0.5], [0.5, 0.25, 0.25]])
+    items = items_of([[0, WAR], [0, -1]])
+    figures = evaluate(
+        network,
+        items,
+        LADDER,
+        calibration=Calibration.none(2),
+        training_labels=np.array([[0, WAR], [1, ZOMBIES], [1, -1]]),
+    )
+    genre, theme = figures["levels"]
+    assert (genre["n_items"], theme["n_items"], figures["path"]["n_items"]) == (2, 1, 1)
+    assert (genre["accuracy"], theme["accuracy"], figures["path"]["accuracy"]) == (0.5, 0.0, 0.0)
+    assert (genre["majority_class"], genre["majority_accuracy"]) == (["Horror"], 0.0)
+    assert (theme["majority_class"], theme["majority_accuracy"]) == (["Drama", "War"], 1.0)
+    assert genre["log_loss"] == pytest.approx(-(np.log(0.5) + np.log(12 / 13)) / 2)
+    assert theme["log_loss"] == pytest.approx(-np.log(0.1))
+    assert figures["path"]["log_loss"] == theme["log_loss"]
+    # Confidences: genre .5 (wrong) and 12/13 (right), in bins of their own; theme .5 (wrong).
+    assert genre["calibration_error"] == pytest.approx((0.5 + 1 / 13) / 2)
+    assert theme["calibration_error"] == pytest.approx(0.5)
+    # Genre 0 is given twice and predicted once, rightly: 2/3; genre 1 is predicted once, wrongly: 0.
+    assert genre["macro_f1"] == pytest.approx(1 / 3)
+    assert genre["weighted_f1"] == pytest.approx(2 / 3)
+
+
+def test_figures_stand_before_and_after_calibration():
+    network = Fixed([[0.9, 0.1]], [[0.9, 0.05, 0.05]])
+    warm = Calibration(legal=(2.0, 2.0), raw=(1.0, 1.0))
+    figures = evaluate(network, items_of([[0, WAR]]), LADDER, calibration=warm, training_labels=np.array([[0, WAR]]))
+    assert figures["path"]["log_loss_before"] == pytest.approx(-np.log(0.045 / (0.81 + 0.045 + 0.005)))
+    weights = np.sqrt([0.81, 0.045, 0.005])
+    assert figures["path"]["log_loss"] == pytest.approx(-np.log(weights[1] / weights.sum()))
+
+
+def test_items_of_no_known_theme_leave_its_figures_open():
+    network = Fixed([[0.9, 0.1]], [[0.9, 0.05, 0.05]])
+    figures = evaluate(
+        network, items_of([[0, -1]]), LADDER, calibration=Calibration.none(2), training_labels=np.array([[0, -1]])
+    )
+    theme = figures["levels"][1]
+    for name in ("accuracy", "majority_accuracy", "majority_class", "macro_f1", "log_loss", "calibration_error"):
+        assert theme[name] is None

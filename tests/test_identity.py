@@ -1,0 +1,159 @@
+"""What changes a fingerprint, and what does not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import stage_code
+
+from pipeline.config import Settings, make_settings
+from pipeline.digests import sha256_of
+from pipeline.identity import Identity, engine_name, expand, identify
+
+STAGES = ["clean", "features", "train", "export", "score"]
+
+
+def digest(path: str) -> str | None:
+    return sha256_of(path) if Path(path).is_file() else None
+
+
+@pytest.fixture
+def items(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,tags\n1,a\n")
+    return path
+
+
+def identity(items: Path, **sections: dict[str, object]) -> Identity:
+    catalog = {"items": str(items), **sections.pop("catalog", {})}
+    return identify(make_settings({"catalog": catalog, **sections}), digest)
+
+
+def changed(one: Identity, other: Identity) -> list[str]:
+    return [stage for stage in STAGES if one.fingerprints[stage] != other.fingerprints[stage]]
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "stages"),
+    [
+        ("catalog", "title", "name", STAGES),
+        ("clean", "lowercase", False, STAGES),
+        ("features", "max_tags", 8, STAGES[1:]),
+        ("network", "hidden", 8, STAGES[2:]),
+        ("training", "epochs", 5, STAGES[2:]),
+        ("training", "compile_mode", "fast_compile", STAGES[2:]),
+        ("training", "prefetch", 0, []),
+        ("scoring", "n_best", 1, ["score"]),
+        ("storage", "root", "elsewhere", []),
+    ],
+)
+def test_a_setting_changes_the_stages_from_its_own_on(items, section, name, value, stages):
+    assert changed(identity(items), identity(items, **{section: {name: value}})) == stages
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the values below are of no setting's type
+def test_every_setting_but_paths_speed_and_storage_changes_something(items):
+    plain = identity(items, scoring={"items": str(items)})
+    without_effect = []
+    for section, model in Settings():
+        for name, value in model:
+            other = model.model_copy(update={name: f"{value}!"})
+            settings = plain.settings.model_copy(update={section: other})
+            if not changed(plain, identify(settings, lambda path: digest(str(items)))):
+                without_effect.append(f"{section}.{name}")
+    assert without_effect == ["training.prefetch", "storage.root"]
+
+
+def test_a_byte_of_an_input_changes_all(items):
+    before = identity(items)
+    items.write_text("item_id,tags\n1,b\n")
+    assert changed(before, identity(items)) == STAGES
+
+
+def test_the_same_bytes_elsewhere_change_nothing_but_another_kind_of_name_does(items):
+    before = identity(items)
+    copy = items.with_name("copy.CSV")
+    copy.write_bytes(items.read_bytes())
+    assert changed(before, identity(copy)) == []
+    table = items.with_name("copy.tsv")
+    table.write_bytes(items.read_bytes())
+    assert changed(before, identity(table)) == STAGES
+
+
+def test_the_same_file_as_tags_is_not_the_same_as_labels(items):
+    tags = identity(items, catalog={"tags": str(items)})
+    labels = identity(items, catalog={"labels": str(items)})
+    assert changed(tags, labels) == STAGES
+
+
+def test_another_catalog_to_score_changes_stage_5_only(items):
+    other = items.with_name("other.csv")
+    other.write_text("item_id,tags\n2,b\n")
+    plain, scored = identity(items), identity(items, scoring={"items": str(other)})
+    assert changed(plain, scored) == ["score"]
+    assert scored.fingerprints["scored"] != scored.fingerprints["clean"]
+    other.write_text("item_id,tags\n3,b\n")
+    assert changed(scored, identity(items, scoring={"items": str(other)})) == ["score"]
+
+
+def test_a_change_of_any_input_or_setting_makes_another_plan(items):
+    other = items.with_name("other.csv")
+    other.write_text("item_id,tags\n2,b\n")
+    plans = {
+        identity(items).fingerprints["plan"],
+        identity(items, training={"seed": 8}).fingerprints["plan"],
+        identity(items, scoring={"items": str(other)}).fingerprints["plan"],
+    }
+    assert len(plans) == 3
+
+
+def test_an_absent_file_has_an_identity_of_its_own(tmp_path, items):
+    absent = identity(tmp_path / "absent.csv")
+    assert absent.inputs["training"][0].digest is None
+    assert changed(absent, identity(items)) == STAGES
+    assert absent.expected("training") == {str(tmp_path / "absent.csv"): ""}
+
+
+def test_a_glob_is_the_files_it_matches_in_order(tmp_path):
+    for name in ("b.csv", "a.csv", "c.txt"):
+        (tmp_path / name).write_text(name)
+    assert expand(str(tmp_path / "*.csv")) == (str(tmp_path / "a.csv"), str(tmp_path / "b.csv"))
+    assert expand(str(tmp_path / "*.json")) == (str(tmp_path / "*.json"),)
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
+    path = tmp_path / "items[1].csv"
+    path.write_text("x")
+    assert expand(str(path)) == (str(path),)
+
+
+@pytest.mark.parametrize(("installed", "engine"), [(["theano", "pytensor"], "theano"), (["pytensor"], "pytensor")])
+def test_auto_is_the_engine_that_is_installed(items, monkeypatch, installed, engine):
+    monkeypatch.setattr("pipeline.identity.find_spec", lambda name: name if name in installed else None)
+    found = identity(items)
+    assert found.settings.training.engine == engine
+    assert engine_name(Settings().training) == engine
+    other = "theano" if engine == "pytensor" else "pytensor"
+    assert changed(found, identity(items, training={"engine": other})) == STAGES[2:]
+
+
+def test_code_of_a_stage_does_not_change_without_a_new_version_number():
+    told = json.loads(stage_code.STORED.read_text())
+    assert told == stage_code.current(), (
+        "the code of a stage changed: raise its number in pipeline/identity.py if its results change too, then run"
+        " python tests/stage_code.py (it refuses without a new number; --same-results if they are the same)"
+    )
+
+
+def test_every_module_belongs_to_a_stage_or_bears_on_none():
+    placed = {module for modules in stage_code.modules_of_stages().values() for module in modules}
+    there = {stage_code.name_of(path) for path in stage_code.PIPELINE.rglob("*.py")}
+    assert there - placed == stage_code.WITHOUT_EFFECT
+
+
+def test_comments_and_docstrings_are_no_code(tmp_path):
+    one, other, third = (tmp_path / name for name in ("one.py", "other.py", "third.py"))
+    one.write_text('"""One."""\n\ndef f(x):\n    """Say."""\n    return x + 1  # one\n')
+    other.write_text("def f(x):\n    return (x + 1)\n")
+    third.write_text("def f(x):\n    return x + 2\n")
+    assert stage_code.digest([one]) == stage_code.digest([other]) != stage_code.digest([third])

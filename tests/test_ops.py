@@ -1,0 +1,203 @@
+import inspect
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from graphs import ENGINES, every_engine, run
+from scipy import sparse
+
+from pipeline import ops
+from pipeline.errors import FeatureError, TrainingError
+from pipeline.ops import numeric, symbolic
+
+NAMES = [name for name, member in vars(ops.Ops).items() if inspect.isfunction(member) and not name.startswith("_")]
+RNG = np.random.default_rng(5)
+MATRIX = RNG.standard_normal((4, 3))
+WEIGHT = RNG.standard_normal((3, 2))
+SPARSE = sparse.csc_matrix(np.array([[0, 2.0, 0], [1, 0, 0], [0, 0, 0], [0, 3, 4]]))
+INDEX = np.array([[1, 0, 2], [2, 2, 0], [0, 0, 0], [1, 1, 1]], np.int32)
+MASK = np.array([[1.0, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1]])
+TARGET = np.array([0, 2, 1, 1], np.int32)
+
+CALLS = {
+    "constant": lambda x: x * ops.of(x).constant(0.1, x),
+    "cast": lambda x: ops.of(x).cast(x > 0, x),
+    "dot": lambda x, weight: ops.of(x, weight).dot(x, weight),
+    "sum_rows": lambda table, index, mask: ops.of(table).sum_rows(table, index, mask),
+    "sum": lambda x: ops.of(x).sum(x, axis=1, keepdims=True),
+    "mean": lambda x: ops.of(x).mean(x, axis=0),
+    "sqrt": lambda x: ops.of(x).sqrt(x * x),
+    "maximum": lambda x: ops.of(x).maximum(x, 0.25),
+    "sigmoid": lambda x: ops.of(x).sigmoid(x),
+    "relu": lambda x: ops.of(x).relu(x),
+    "log_softmax": lambda x: ops.of(x).log_softmax(x),
+    "pick": lambda x, column: ops.of(x).pick(x, column),
+    "negative_log_likelihood": lambda x, target: ops.of(x).negative_log_likelihood(x, target),
+}
+VALUES = {
+    "dot": (MATRIX, WEIGHT),
+    "sum_rows": (MATRIX[:3], INDEX, MASK),
+    "pick": (MATRIX, TARGET),
+    "negative_log_likelihood": (MATRIX, TARGET),
+}
+
+
+def in_dtype(values, dtype):
+    return [value.astype(dtype) if value.dtype.kind == "f" else value for value in values]
+
+
+def test_arrays_and_scipy_matrices_are_computed_by_numpy():
+    assert ops.of(MATRIX) is numeric
+    assert ops.of(SPARSE, MATRIX) is numeric
+
+
+@every_engine
+def test_a_variable_of_an_engine_picks_that_engine(engine):
+    its = symbolic.engine(engine)
+    for variable in (
+        its.variable("x", dtype="float32", ndim=2),
+        its.sparse_variable("s", dtype="float32"),
+        its.shared(MATRIX, "w"),
+        its.shared(MATRIX, "w") * 2,
+    ):
+        assert ops.of(MATRIX, variable) is its
+
+
+def test_every_operation_is_tried_here():
+    assert set(CALLS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numpy_and_engine_take_the_same_arguments(name):
+    ours = list(inspect.signature(getattr(numeric, name)).parameters)
+    theirs = list(inspect.signature(getattr(symbolic.Engine, name)).parameters)[1:]
+    assert ours == theirs == list(inspect.signature(getattr(ops.Ops, name)).parameters)[1:]
+
+
+@every_engine
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_numpy_and_engine_agree_and_keep_the_dtype(engine, name, dtype, tolerance):
+    values = in_dtype(VALUES.get(name, (MATRIX,)), dtype)
+    expected = CALLS[name](*values)
+    found = run(engine, CALLS[name], *values)
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+@every_engine
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_sparse_input_takes_the_sparse_product(engine, dtype):
+    x, weight = SPARSE.astype(dtype), WEIGHT.astype(dtype)
+    expected = SPARSE.toarray() @ WEIGHT
+    for product in (CALLS["dot"](x, weight), CALLS["dot"](x.tocsr(), weight), run(engine, CALLS["dot"], x, weight)):
+        assert isinstance(product, np.ndarray)
+        assert product.dtype == dtype
+        np.testing.assert_allclose(product, expected, rtol=1e-6)
+
+
+def test_the_likelihood_of_equal_logits_is_that_of_chance():
+    np.testing.assert_allclose(
+        numeric.negative_log_likelihood(np.zeros((1, 4)), np.array([3])), [np.log(4)], rtol=1e-15
+    )
+
+
+def test_huge_logits_and_gates_stay_finite():
+    np.testing.assert_allclose(numeric.log_softmax(np.array([[1e4, 0.0]])), [[0, -1e4]])
+    np.testing.assert_allclose(numeric.sigmoid(np.array([-1000, 0, 1000], np.float32)), [0, 0.5, 1])
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_an_index_outside_the_table_is_an_error(wrong):
+    with pytest.raises(FeatureError, match=rf"index {wrong} is outside the table of 3 rows \(0 to 2\)"):
+        numeric.sum_rows(np.zeros((3, 2)), np.array([[0, wrong]]), np.ones((1, 2)))
+
+
+@every_engine
+def test_only_the_given_rows_change(engine):
+    its = symbolic.engine(engine)
+    table = its.shared(np.ones((4, 2), np.float32), "table")
+    state = its.shared(np.zeros((4, 1), np.float32), "state", broadcast=True)
+    index = its.variable("index", dtype="int32", ndim=1)
+    updates = {
+        table: its.add_to_rows(its.rows(table, index), its.rows(table, index) * its.constant(2, table)),
+        state: its.set_rows(its.rows(state, index), its.rows(state, index) + its.constant(5, state)),
+    }
+    its.function([index], [], updates=updates, mode="fast_compile")(np.array([3, 1], np.int32))
+    np.testing.assert_array_equal(table.get_value(), [[1, 1], [3, 3], [1, 1], [3, 3]])
+    np.testing.assert_array_equal(state.get_value(), [[0], [5], [0], [5]])
+
+
+def test_auto_is_theano_where_it_is_installed_else_pytensor():
+    assert symbolic.engine("auto").name == ENGINES[0]
+    assert symbolic.engine() is symbolic.engine("auto")
+
+
+def test_an_unknown_engine_is_an_error():
+    with pytest.raises(TrainingError, match="engine 'torch' is unknown; .* auto, theano or pytensor"):
+        symbolic.engine("torch")
+
+
+def test_no_engine_at_all_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(symbolic, "find_spec", lambda name: None)
+    symbolic._load.cache_clear()
+    try:
+        with pytest.raises(TrainingError, match=r"training needs Theano .* pip install pytensor; scoring .* neither"):
+            symbolic.engine("auto")
+    finally:
+        monkeypatch.undo()
+        symbolic._load.cache_clear()
+        for name in ENGINES:
+            symbolic.engine(name)
+
+
+def test_an_engine_that_cannot_be_imported_is_an_error_that_shows_its_flags(monkeypatch):
+    def broken(name):
+        raise ImportError("no NumPy")
+
+    monkeypatch.setattr(symbolic, "Engine", broken)
+    monkeypatch.setenv("THEANO_FLAGS", "base_compiledir=/nowhere")
+    monkeypatch.setattr(symbolic, "find_spec", lambda name: object())
+    with pytest.raises(TrainingError, match=r"theano .* cannot be imported: ImportError: no NumPy; .*/nowhere"):
+        symbolic._load.__wrapped__("theano")
+
+
+@pytest.mark.skipif("theano" not in ENGINES, reason="Theano is not installed")
+def test_theano_without_a_compiler_warns(monkeypatch):
+    monkeypatch.setattr(symbolic.Engine, "compiler", "")
+    with pytest.warns(RuntimeWarning, match=r"no C\+\+ compiler: .* install g\+\+ and Python's headers"):
+        symbolic._load.__wrapped__("theano")
+
+
+def test_flags_of_the_user_stay():
+    flags = symbolic.complete_flags("floatX=float64, blas__ldflags=-lblas,compiledir=/x", engine="pytensor")
+    assert flags == "floatX=float64,blas__ldflags=-lblas,compiledir=/x"
+
+
+def test_the_compile_directory_is_private(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    open_to_all = tmp_path / "tagladder" / "theano"
+    open_to_all.mkdir(parents=True)
+    open_to_all.chmod(0o777)
+    folder = symbolic.private_folder("theano")
+    assert folder == open_to_all
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert f"base_compiledir={folder}" in symbolic.complete_flags("", engine="theano").split(",")
+
+
+def test_a_cache_that_cannot_be_used_gives_a_private_temporary_directory(monkeypatch, tmp_path):
+    (tmp_path / "tagladder").write_text("a file in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(symbolic.tempfile, "tempdir", str(tmp_path))
+    folder = symbolic.private_folder("theano")
+    assert folder.name.startswith("tagladder-theano-")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_network_alone_imports_no_engine():
+    code = "import sys, pipeline.network; print(sorted({'theano', 'pytensor', 'luigi', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "[]"

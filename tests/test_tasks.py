@@ -1,0 +1,338 @@
+"""The luigi command on a tiny catalog, as a user runs it: what is done again, what is not, and the exit codes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pipeline import artifacts, pointers
+from pipeline.config import make_settings
+from pipeline.identity import expand, identify
+from pipeline.summary import accuracy_lines
+
+PROJECT = Path(__file__).parents[1]
+STAGES = ("clean", "features", "train", "export", "score")
+DATE = "2026-11-23"
+SETTINGS = """
+[catalog]
+items = items.csv
+levels = genre, theme
+split = split
+[features]
+hash_width = 16
+[network]
+hidden = 4
+[training]
+compile_mode = fast_compile
+epochs = 1
+batch_size = 8
+[core]
+local_scheduler = true
+log_level = WARNING
+autoload_range = true
+"""
+KINDS = {"horror,zombies": "zombie;gore", "horror,ghosts": "ghost;house", "drama,family": "love;house"}
+
+
+def write_items(path: Path, *, n: int = 30, first: str = "undead") -> None:
+    rows = ["item_id,title,tags,genre,theme,split"]
+    for number in range(n):
+        labels, tags = list(KINDS.items())[number % 3]
+        split = ("train", "train", "train", "validation", "test")[number % 5]
+        rows.append(f"{number},film {number},{tags};{first if number == 0 else 'seen'},{labels},{split}")
+    rows.append(f"{n},unlabelled,zombie;gore,,,train")
+    path.write_text("\n".join(rows) + "\n")
+
+
+@dataclass
+class Project:
+    """A directory with a catalog, a luigi.cfg and the results of runs."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "artifacts"
+
+    def command(self, *flags: str) -> list[str]:
+        return [sys.executable, "-m", "luigi", "--module", "tasks", *(flags or ("ScoreCatalog", "--date", DATE))]
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        known = {name: value for name, value in os.environ.items() if not name.startswith("LUIGI_")}
+        return subprocess.Popen(
+            self.command(*flags),
+            cwd=self.folder,
+            env={**known, "PYTHONPATH": str(PROJECT), **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *flags: str) -> tuple[int, str, str]:
+        process = self.start(*flags)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def score(self, *flags: str, date: str = DATE) -> str:
+        code, out, err = self.run("ScoreCatalog", "--date", date, *flags)
+        assert code == 0, err
+        return out
+
+    def results(self) -> dict[Path, int]:
+        """Return the manifests of all published directories, and when they were written."""
+        return {path: path.stat().st_mtime_ns for path in sorted(self.root.glob("*/*/manifest.json"))}
+
+    def stages_since(self, before: dict[Path, int]) -> list[str]:
+        """Return the stages of the directories that were published since, in their order."""
+        new = [path.parts[-3] for path, written in self.results().items() if before.get(path) != written]
+        return sorted(new, key=STAGES.index)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory) -> tuple[Project, str]:
+    project = Project(tmp_path_factory.mktemp("first"))
+    write_items(project.folder / "items.csv")
+    (project.folder / "luigi.cfg").write_text(SETTINGS)
+    return project, project.score()
+
+
+@pytest.fixture
+def project(first_run, tmp_path) -> Project:
+    """A copy of a project whose first run is done."""
+    shutil.copytree(first_run[0].folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")
+
+
+def test_the_first_run_publishes_five_stages_and_points_to_the_scores(first_run):
+    project, _ = first_run
+    assert project.stages_since({}) == list(STAGES)
+    pointer = pointers.latest(project.root)
+    assert pointer is not None
+    assert pointer.date == DATE
+    assert pointers.read(pointers.of_date(project.root, DATE)) == pointer
+    latest = project.root / "published" / "latest"
+    assert latest.resolve() == project.root / pointer.folder
+    assert (latest / "scores.parquet" / "part-00000.parquet").is_file()
+    assert (latest / "scores.h5").is_file()
+
+
+def test_the_manifests_name_settings_and_upstreams(first_run):
+    project, _ = first_run
+    pointer = pointers.latest(project.root)
+    score = artifacts.manifest(project.root / pointer.folder)
+    export = artifacts.manifest(project.root / "export" / pointer.model)
+    assert score["upstreams"]["export"] == pointer.model
+    assert sorted(export["upstreams"]) == ["clean", "features", "train"]
+    train = artifacts.manifest(project.root / "train" / export["upstreams"]["train"])
+    assert train["settings"]["training"]["epochs"] == 1
+    assert train["settings"]["training"]["engine"] in ("theano", "pytensor")
+
+
+def test_nothing_unfinished_is_left(first_run):
+    project, _ = first_run
+    assert (
+        sorted(path.name for path in project.root.iterdir())
+        == [*("clean", "digests.json", "export", "features", "plan", "published", "score", "train", "work")]
+        or not (project.root / "digests.json").exists()
+    )
+    assert [path for path in (project.root / "work").rglob("*") if path.name == "build"] == []
+
+
+def test_the_closing_words_tell_rows_accuracy_examples_and_place(first_run):
+    project, out = first_run
+    pointer = pointers.latest(project.root)
+    evaluation = json.loads((project.root / "export" / pointer.model / "evaluation.json").read_text())
+    assert "31 read, 31 kept, 0 rejected" in out
+    assert "\n".join(accuracy_lines(evaluation)) in out
+    assert "  unlabelled: " in out
+    assert "artifacts/published/latest/scores.parquet" in out
+
+
+def test_the_plan_freezes_the_inputs_and_no_run_before_the_first(first_run):
+    project, _ = first_run
+    pointer = pointers.latest(project.root)
+    plan = json.loads((project.root / pointer.plan).read_text())
+    assert plan["inputs"] == {"items.csv": artifacts.sha256_of(project.folder / "items.csv")}
+    assert (plan["last_published_run"], plan["last_accepted_model"]) == (None, None)
+
+
+def test_again_does_nothing_says_so_and_takes_under_two_seconds(project):
+    before = project.results()
+    started = time.monotonic()
+    out = project.score()
+    assert time.monotonic() - started < 2
+    assert out.startswith(f"ScoreCatalog {DATE}: nothing to do, run ")
+    assert out.strip().endswith("stands in artifacts/published/latest")
+    assert project.stages_since(before) == []
+
+
+def test_looking_at_finished_work_imports_no_numerical_library(project):
+    code = (
+        "import sys, tasks; assert tasks.ScoreCatalog().complete() in (True, False);"
+        "print([name for name in ('numpy', 'pandas', 'pyarrow', 'duckdb', 'scipy', 'h5py') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_touching_an_input_changes_nothing(project):
+    before = project.results()
+    (project.folder / "items.csv").touch()
+    assert "nothing to do" in project.score()
+    assert project.stages_since(before) == []
+
+
+def test_an_input_of_the_same_bytes_elsewhere_changes_nothing(project):
+    before = project.results()
+    (project.folder / "items.csv").rename(project.folder / "renamed.csv")
+    assert "nothing to do" in project.score("--catalog-items", "renamed.csv")
+    assert project.stages_since(before) == []
+
+
+def test_another_date_is_only_a_pointer_and_an_older_one_does_not_move_latest(project):
+    before = project.results()
+    run = pointers.latest(project.root).run
+    project.score(date="2026-11-24")
+    project.score(date="2026-11-22")
+    assert project.stages_since(before) == []
+    assert pointers.latest(project.root).date == "2026-11-24"
+    for date in ("2026-11-22", DATE, "2026-11-24"):
+        assert pointers.read(pointers.of_date(project.root, date)).run == run
+    plan = json.loads((project.root / pointers.latest(project.root).plan).read_text())
+    assert plan["last_published_run"] == run
+
+
+def test_a_range_of_dates_fills_the_days_without_results(project):
+    before = project.results()
+    code, _, err = project.run(
+        *("RangeDaily", "--of", "ScoreCatalog", "--start", "2026-11-20", "--stop", "2026-11-24", "--days-back", "99999")
+    )
+    assert code == 0, err
+    assert project.stages_since(before) == []
+    dates = sorted(path.stem for path in (project.root / "published").glob("2*.json"))
+    assert dates == ["2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23"]
+    assert pointers.latest(project.root).date == DATE
+
+
+def test_a_change_of_scoring_runs_stage_5_only(project):
+    before = project.results()
+    project.score("--scoring-n-best", "1")
+    assert project.stages_since(before) == ["score"]
+
+
+def test_a_change_of_training_runs_stages_3_to_5(project):
+    before = project.results()
+    project.score("--training-seed", "8")
+    assert project.stages_since(before) == ["train", "export", "score"]
+
+
+def test_a_changed_byte_of_the_input_runs_all(project):
+    before = project.results()
+    write_items(project.folder / "items.csv", first="living dead")
+    project.score()
+    assert project.stages_since(before) == list(STAGES)
+
+
+def test_another_catalog_to_score_is_cleaned_and_scored(project):
+    before = project.results()
+    (project.folder / "other.csv").write_text("item_id,title,tags\na,film a,zombie;gore\nb,film b,\n")
+    out = project.score("--scoring-items", "other.csv")
+    assert project.stages_since(before) == ["clean", "score"]
+    assert "to learn from  31 read" in out
+    assert "to score       2 read" in out
+
+
+def test_an_absent_input_ends_with_20_before_any_work(project):
+    before = project.results()
+    plans = list((project.root / "plan").iterdir())
+    code, _, err = project.run(
+        "ScoreCatalog", "--date", DATE, "--scoring-items", "absent-*.csv", "--training-seed", "9"
+    )
+    assert code == 20
+    assert "input: absent-*.csv: no such file" in err
+    assert "[scoring] items" in err
+    assert project.stages_since(before) == []
+    assert list((project.root / "plan").iterdir()) == plans
+
+
+def test_a_stage_that_fails_ends_with_30_one_clear_line_and_nothing_published(project):
+    before = project.results()
+    (project.folder / "items.csv").write_text("item_id,title\n1,film\n")
+    latest = pointers.latest(project.root)
+    code, _, err = project.run()
+    assert code == 30
+    assert "CleanTags: items.csv" in err
+    assert "Traceback" not in err
+    assert project.stages_since(before) == []
+    assert pointers.latest(project.root) == latest
+
+
+def test_a_wrong_setting_ends_with_40(project):
+    code, _, err = project.run("ScoreCatalog", "--training-epochs", "0")
+    assert code == 40
+    assert err == "settings: [training] epochs = 0: Input should be greater than or equal to 1\n"
+
+
+def test_a_wrong_flag_ends_with_40_and_the_right_one(project):
+    code, _, err = project.run("ScoreCatalog", "--trainnig-epochs", "2")
+    assert code == 40
+    assert err == "settings: --trainnig-epochs: no such flag; did you mean '--training-epochs'?\n"
+
+
+def test_a_run_killed_in_training_leaves_nothing_that_looks_complete_and_only_the_rest_is_run_again(project):
+    """Meanwhile the same command ends with 10."""
+    before = project.results()
+    flags = ("ScoreCatalog", "--date", DATE, "--features-max-tags", "9")
+    process = project.start(*flags)
+    deadline = time.monotonic() + 60
+    while project.stages_since(before) != ["features"] or not list((project.root / "work").glob("*/build")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert project.run(*flags)[0] == 10
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert project.stages_since(before) == ["features"]
+    killed = project.results()
+    assert project.run(*flags)[0] == 0
+    assert project.stages_since(killed) == ["train", "export", "score"]
+    assert list((project.root / "work").glob("*/build")) == []
+
+
+def test_a_published_file_that_changed_is_found_before_it_is_used(project):
+    export = project.root / "export" / pointers.latest(project.root).model
+    content = bytearray((export / "model.h5").read_bytes())
+    content[-1] ^= 1
+    (export / "model.h5").write_bytes(content)
+    code, _, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-n-best", "2")
+    assert code == 30
+    assert "model.h5: has changed since it was published; remove" in err
+
+
+def test_the_files_that_are_watched_are_the_files_that_are_read(tmp_path):
+    from pipeline.tables import input_files
+
+    for name in ("a.csv", "b.csv", "tags.csv", "labels.csv"):
+        (tmp_path / name).write_text("x")
+    catalog = {"items": f"{tmp_path}/[ab].csv", "tags": f"{tmp_path}/tags.csv", "labels": f"{tmp_path}/labels.csv"}
+    scoring = {"items": f"{tmp_path}/a.csv"}
+    settings = make_settings({"catalog": {**catalog, "taxonomy": "absent.csv"}, "scoring": scoring})
+    identity = identify(settings, lambda path: None)
+    for role in ("training", "scoring"):
+        assert sorted(identity.expected(role)) == list(input_files(settings, role=role))
+    assert expand(catalog["items"]) == (f"{tmp_path}/a.csv", f"{tmp_path}/b.csv")
