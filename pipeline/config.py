@@ -78,6 +78,9 @@ class CatalogSettings(Section):
             raise ValueError("levels: at least one level is needed")
         if len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels: {', '.join(self.levels)} names a level twice")
+        taken = {"item_id", "title", "tags", "tag_counts", "n_raw_tags", "split"} & set(self.levels)
+        if taken:
+            raise ValueError(f"levels: '{min(taken)}' is a column of the results; call the level something else")
         if self.level_columns and len(self.level_columns) != len(self.levels):
             raise ValueError(f"level_columns: {len(self.level_columns)} columns for {len(self.levels)} levels")
         if not self.tags_column and not self.word_columns:

@@ -58,11 +58,13 @@ class Counts:
             raise CatalogError("no item has a tag; see [catalog] tags, tags_column and word_columns")
 
     def as_json(self, *, n_rows: dict[str, int], rejects: Rejects, rules: TagRules, stop_label: str) -> dict[str, Any]:
-        """Return what statistics.json holds."""
+        """Return what statistics.json holds; `n_rows` by scope: rows of the items, of files of tags and labels."""
         clean = {tag for tag, _ in rules.known.values() if tag}
         return {
-            "rows": n_rows,
-            "items": self.n_items,
+            "n_rows": n_rows["item"],
+            "n_rows_of_tags": n_rows.get("tag", 0),
+            "n_rows_of_labels": n_rows.get("label", 0),
+            "n_items": self.n_items,
             "rejects": {scope: rejects.reasons(scope) for scope in SCOPES},
             "tag_applications": self.n_raw_tags,
             "tag_applications_kept": self.n_kept,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline import parameters
@@ -103,22 +104,25 @@ def _run(
     best = step.blank
     for number in range(1, settings.epochs + 1):
         started = time.monotonic()
-        loss, speed = run_epoch(step, loader, number, settings)
+        loss, speed = run_epoch(step, loader, number, settings, progress)
         now = step.network() if validation is not None or number == settings.epochs else best
+        check_finite(now, number, len(loader))
         held_out = None if validation is None else evaluate(now, validation, make_objective(settings))
         history.append(Epoch(number, loss, held_out, speed, time.monotonic() - started))
-        if held_out is not None and not math.isfinite(held_out.loss):
-            raise diverged(number, len(loader), f"validation loss {held_out.loss}")
         if best_epoch(history) == number:
             best = now
         progress.update(number, settings.epochs, **facts_of(history[-1]))
-        if should_stop(history, patience=settings.patience) and validation is not None:
+        if should_stop(history, patience=settings.patience):
             break
     return best, history
 
 
 def run_epoch(
-    step: Callable[[Batch, float], tuple[float, float]], loader: Loader, number: int, settings: TrainingSettings
+    step: Callable[[Batch, float], tuple[float, float]],
+    loader: Loader,
+    number: int,
+    settings: TrainingSettings,
+    progress: Progress = SILENT,
 ) -> tuple[float, float]:
     """Train on every batch of an epoch; return the mean loss of its items, and how many it took a second.
 
@@ -127,6 +131,7 @@ def run_epoch(
     """
     total = 0.0
     started, not_timed = time.monotonic(), 0
+    told = started
     with prefetched(loader.epoch(number), settings.prefetch) as batches:
         for place, batch in enumerate(batches, start=1):
             loss, norm = step(batch, settings.learning_rate)
@@ -135,8 +140,18 @@ def run_epoch(
             total += loss * len(batch.labels)
             if place == 1 and len(loader) > 1:
                 started, not_timed = time.monotonic(), len(batch.labels)
+            if time.monotonic() - told > 1:
+                told = time.monotonic()
+                progress.update(number - 1, settings.epochs, epoch=number, step=f"{place:,}/{len(loader):,}", loss=loss)
     n_items = len(loader.examples)
     return total / n_items, (n_items - not_timed) / max(time.monotonic() - started, 1e-9)
+
+
+def check_finite(network: FeedbackNetwork, epoch: int, step: int) -> None:
+    """Raise TrainingError where a parameter holds a value that is not finite."""
+    for name, value in parameters.flatten(network).items():
+        if not np.isfinite(value).all():
+            raise diverged(epoch, step, f"parameter {name} is not finite")
 
 
 def diverged(epoch: int, step: int, what: str) -> TrainingError:

@@ -33,7 +33,8 @@ class TrainingStep:
         """Change the parameters by one batch; return its loss, before the change, and the norm of its gradient."""
         values = [batch.tag_index, batch.features, batch.dense, *(batch.masks[name] for name in self.masks)]
         values += [batch.labels, batch.rows, batch.columns, np.float32(learning_rate)]
-        loss, norm = self.function(*[value for value in values if value is not None])
+        with np.errstate(all="ignore"):  # What is not finite is for the caller to find, and to tell.
+            loss, norm = self.function(*[value for value in values if value is not None])
         return float(loss), float(norm)
 
     def network(self) -> FeedbackNetwork:
@@ -57,7 +58,7 @@ def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSet
     The first compile takes about a minute in mode fast_run, later ones seconds: the engines keep a cache.
     """
     shared = {name: engine.shared(value, name) for name, value in parameters.flatten(network).items()}
-    index = {name: engine.variable(name, dtype="int32", ndim=1) for name in TABLES.values()}
+    index = {name: engine.variable(name, dtype="int32", ndim=1) for name in ("rows", "columns")}
     wanted = [
         optimizer.touched_rows(engine, name, variable, index[TABLES[name]])
         if name in TABLES

@@ -50,18 +50,18 @@ class Memory:
     def step(self, name: str, advance: Callable[[Variable], Variable], *, scalar: bool = False) -> Variable:
         """Return advance(state) and store it; the state starts from zeros.
 
-        It has the parameter's shape; with `scalar` it is one number, or one a row, (n_rows, 1).
+        It has the parameter's shape; with `scalar` it is one number, or one a row, returned as a column.
         """
         shared, index = self.parameter.shared, self.parameter.index
         shape = shared.get_value(borrow=True).shape
         if scalar:
-            shape = () if index is None else (shape[0], 1)
-        slot = self.engine.shared(np.zeros(shape, shared.dtype), f"{self.parameter.name}.{name}", broadcast=scalar)
+            shape = () if index is None else shape[:1]
+        slot = self.engine.shared(np.zeros(shape, shared.dtype), f"{self.parameter.name}.{name}")
         state = slot if index is None else self.engine.rows(slot, index)
         value = advance(state)
         self.slots[slot.name] = slot
         self.updates[slot] = value if index is None else self.engine.set_rows(state, value)
-        return value
+        return self.engine.column(value) if scalar and index is not None else value
 
 
 class Optimizer(Protocol):

@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -61,7 +61,7 @@ def verify_digest(path: str, digest: str, expected: str | None) -> None:
         raise CatalogError(f"{path}: changed while the run was on; run again when its writer is done")
 
 
-class HashedFile(io.RawIOBase):
+class HashedFile:
     """A file, read once from start to end, of which every byte goes into a SHA-256."""
 
     def __init__(self, path: str) -> None:
@@ -69,20 +69,20 @@ class HashedFile(io.RawIOBase):
         self._file = open_file(path)
         self._digest = hashlib.sha256()
 
-    def readable(self) -> bool:
-        """Return True: reading is what it is for."""
-        return True
-
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
         block = self._file.read(size)
         self._digest.update(block)
         return block
 
+    @property
+    def closed(self) -> bool:
+        """Return whether the file is closed (Arrow asks)."""
+        return self._file.closed
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-        super().close()
 
     def verify(self, expected: str | None) -> None:
         """Read to the end; raise CatalogError where the bytes are not those of the digest that is expected."""
@@ -91,7 +91,7 @@ class HashedFile(io.RawIOBase):
         verify_digest(self._path, self._digest.hexdigest(), expected)
 
 
-class TextStream(io.RawIOBase):
+class TextStream:
     """The unpacked text of a file as valid UTF-8, without a byte order mark.
 
     Raises CatalogError for an absent, an empty, a damaged and a UTF-16 file.
@@ -109,10 +109,6 @@ class TextStream(io.RawIOBase):
         self._buffer = bytearray()
         self._tail = b""
         self._ended = False
-
-    def readable(self) -> bool:
-        """Return True: reading is what it is for."""
-        return True
 
     def read(self, size: int = -1) -> bytes:
         """Return the next `size` bytes; fewer only at the end."""
@@ -141,10 +137,20 @@ class TextStream(io.RawIOBase):
         """Raise CatalogError where the file is not the one whose SHA-256 is expected."""
         self._hashed.verify(expected)
 
+    @property
+    def closed(self) -> bool:
+        """Return whether the file is closed (Arrow asks)."""
+        return self._hashed.closed
+
     def close(self) -> None:
         """Close the file."""
         self._hashed.close()
-        super().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _fill(self, size: int) -> None:
         while len(self._buffer) < size and not self._ended:

@@ -78,10 +78,10 @@ def accuracy_lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def example_lines(examples: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return predictions of items that came without a label, one a line.
+    """Return a few predictions, one a line.
 
     >>> example_lines([{"item_id": 7, "title": "Alien", "path": ["Horror", "Space"], "path_probability": 0.914}])
-    ['unlabelled     for example', '  Alien: Horror > Space  (0.91)']
+    ['predictions    of items without labels first', '  Alien: Horror > Space  (0.91)']
     >>> example_lines([])
     []
     """
@@ -89,7 +89,7 @@ def example_lines(examples: Sequence[Mapping[str, Any]]) -> list[str]:
         f"  {found['title'] or found['item_id']}: {' > '.join(found['path'])}  ({found['path_probability']:.2f})"
         for found in examples
     ]
-    return ["unlabelled     for example", *lines] if lines else []
+    return ["predictions    of items without labels first", *lines] if lines else []
 
 
 def place_lines(root: Path, pointer: Pointer, summary: Mapping[str, Any]) -> list[str]:

@@ -190,7 +190,11 @@ def test_initial_parameters_are_float32_and_the_padding_row_is_zero():
     table = TagMean.initialise(5, 3, rng=rng()).weight
     np.testing.assert_array_equal(table[0], 0)
     assert (table[1:] != 0).all()
-    for layer in (Dense.initialise(2, 3, rng=rng()), GRUCell.initialise(2, 3, rng=rng()), Hidden.initialise(3, rng=rng())):
+    for layer in (
+        Dense.initialise(2, 3, rng=rng()),
+        GRUCell.initialise(2, 3, rng=rng()),
+        Hidden.initialise(3, rng=rng()),
+    ):
         assert {value.dtype for value in parameters.flatten(layer).values()} == {np.dtype(np.float32)}
 
 

@@ -80,7 +80,9 @@ def test_any_layer_is_had_by_name_and_by_index():
     np.testing.assert_allclose(network["state_2"](inputs), network.cell(hidden, network.cell(hidden)), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("layer", "message"), [("state_4", "'state_4' is not one of the layers tags, "), (14, "14 lay")])
+@pytest.mark.parametrize(
+    ("layer", "message"), [("state_4", "'state_4' is not one of the layers tags, "), (14, "14 lay")]
+)
 def test_an_absent_layer_is_an_error_that_lists_the_layers(layer, message):
     with pytest.raises(ModelError, match=message):
         make_network()[layer]
@@ -125,7 +127,9 @@ def test_inputs_without_what_the_network_reads_are_an_error():
 
 
 def test_items_without_anything_are_scored():
-    empty = Inputs(np.zeros((2, 1), np.int32), sparse.csc_matrix((2, 5), dtype=np.float32), np.zeros((2, 2), np.float32))
+    empty = Inputs(
+        np.zeros((2, 1), np.int32), sparse.csc_matrix((2, 5), dtype=np.float32), np.zeros((2, 2), np.float32)
+    )
     assert np.isfinite(make_network()(empty)[2]).all()
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from graphs import every_engine
 
-from pipeline.optimizer import AdaGrad, Adam, global_norm, minimise, snapshot, touched_rows, whole
 from pipeline.ops import symbolic
+from pipeline.optimizer import AdaGrad, Adam, global_norm, minimise, snapshot, touched_rows, whole
 
 RATE = 0.1
 START = np.array([[1.0, -2.0], [3.0, 0.5], [0.0, 0.0]])

@@ -89,12 +89,12 @@ class Project:
 
     def results(self) -> dict[Path, int]:
         """Return the manifests of all published directories, and when they were written."""
-        return {path: path.stat().st_mtime_ns for path in sorted(self.root.glob("*/*/manifest.json"))}
+        manifests = (path for stage in STAGES for path in sorted(self.root.glob(f"{stage}/*/manifest.json")))
+        return {path: path.stat().st_mtime_ns for path in manifests}
 
     def stages_since(self, before: dict[Path, int]) -> list[str]:
         """Return the stages of the directories that were published since, in their order."""
-        new = [path.parts[-3] for path, written in self.results().items() if before.get(path) != written]
-        return sorted(new, key=STAGES.index)
+        return [path.parts[-3] for path, written in self.results().items() if before.get(path) != written]
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +311,18 @@ def test_a_run_killed_in_training_leaves_nothing_that_looks_complete_and_only_th
     killed = project.results()
     assert project.run(*flags)[0] == 0
     assert project.stages_since(killed) == ["train", "export", "score"]
+    assert list((project.root / "work").glob("*/build")) == []
+
+
+def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
+    before = project.results()
+    dates = ("2026-11-24", "2026-11-25")
+    runs = [project.start("ScoreCatalog", "--date", date, "--training-seed", "8") for date in dates]
+    for run in runs:
+        _, err = run.communicate(timeout=120)
+        assert run.returncode == 0, err
+    assert project.stages_since(before) == ["train", "export", "score"]
+    assert pointers.latest(project.root).date == "2026-11-25"
     assert list((project.root / "work").glob("*/build")) == []
 
 

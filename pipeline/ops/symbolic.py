@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,10 +26,7 @@ import numpy as np
 from pipeline.errors import TrainingError
 
 Variable = Any  # an expression, input or shared variable of an engine
-MODES = {
-    "theano": {"fast_run": "FAST_RUN", "fast_compile": "FAST_COMPILE"},
-    "pytensor": {"fast_run": "NUMBA", "fast_compile": "FAST_COMPILE"},
-}
+ENGINES = ("theano", "pytensor")
 
 
 class Engine:
@@ -36,6 +34,7 @@ class Engine:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        _forget_extensions()
         # Theano says that it takes NumPy's BLAS, which is what complete_flags asked it to do.
         logging.getLogger("theano.tensor.blas").setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -65,16 +64,11 @@ class Engine:
         """Return a sparse input of a graph, a SciPy CSC matrix."""
         return self.sparse.csc_matrix(name, dtype=dtype)
 
-    def shared(self, value: Any, name: str, *, broadcast: bool = False) -> Variable:
-        """Return a variable that holds a copy of the array and that updates change.
-
-        With `broadcast` an axis of length 1 (not the first) stretches like NumPy's, which the engines must be told.
-        """
+    def shared(self, value: Any, name: str) -> Variable:
+        """Return a variable that holds a copy of the array and that updates change."""
         array = np.array(value)
-        stretched = tuple(broadcast and axis > 0 and length == 1 for axis, length in enumerate(array.shape))
-        if self.name == "theano":
-            return self.root.shared(array, name=name, broadcastable=stretched)
-        return self.root.shared(array, name=name, shape=tuple(1 if stretch else None for stretch in stretched))
+        shape = {} if self.name == "theano" else {"shape": (None,) * array.ndim}
+        return self.root.shared(array, name=name, **shape)
 
     def grad(self, cost: Variable, wanted: Sequence[Variable]) -> list[Variable]:
         """Return the gradient of a scalar with respect to each variable; zeros where it does not depend on one."""
@@ -91,9 +85,10 @@ class Engine:
     ) -> Any:
         """Return the compiled function of the graph; mode is 'fast_run' or 'fast_compile'."""
         changes = [] if updates is None else list(updates.items())
+        _forget_extensions()
         with _quiet():
             return self.root.function(
-                list(inputs), list(outputs), updates=changes, mode=MODES[self.name][mode], on_unused_input="ignore"
+                list(inputs), list(outputs), updates=changes, mode=mode.upper(), on_unused_input="ignore"
             )
 
     def rows(self, table: Variable, index: Variable) -> Variable:
@@ -107,6 +102,10 @@ class Engine:
     def set_rows(self, rows: Variable, value: Variable) -> Variable:
         """Return the table of which `rows` are rows, with these rows replaced; the rows must be distinct."""
         return self.tensor.set_subtensor(rows, value)
+
+    def column(self, x: Variable) -> Variable:
+        """Return a vector (n,) as a column (n, 1) that stretches over a matrix."""
+        return x.dimshuffle(0, "x")
 
     # The operations of the layers.
 
@@ -179,7 +178,7 @@ def engine(name: str = "auto") -> Engine:
     """
     if name == "auto":
         name = "theano" if find_spec("theano") is not None else "pytensor"
-    if name not in MODES:
+    if name not in ENGINES:
         raise TrainingError(f"engine '{name}' is unknown; [training] engine is auto, theano or pytensor")
     return _load(name)
 
@@ -242,6 +241,13 @@ def private_folder(engine: str) -> Path:
     except (OSError, RuntimeError):
         pass
     return Path(tempfile.mkdtemp(prefix=f"tagladder-{engine}-"))
+
+
+def _forget_extensions() -> None:
+    """Make both engines find their own extensions: they compile them under the same names, and hold on to them."""
+    for name in ("lazylinker_ext", "cutils_ext"):
+        sys.modules.pop(name, None)
+        sys.modules.pop(f"{name}.{name}", None)
 
 
 def _quiet() -> warnings.catch_warnings[None]:

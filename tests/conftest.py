@@ -1,0 +1,42 @@
+"""What several test modules share: the luigi command as a user has it, and one full run of the main job."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+def luigi(*flags: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the luigi command in the project's directory."""
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", *flags]
+    return subprocess.run(
+        command, cwd=PROJECT, env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=900
+    )
+
+
+@pytest.fixture(scope="session")
+def run_luigi() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return luigi
+
+
+@pytest.fixture(scope="session")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The root of the main job's results, with all settings at their defaults, and what it said at the end."""
+    root = tmp_path_factory.mktemp("main_job") / "artifacts"
+    done = luigi("ScoreCatalog", "--storage-root", str(root))
+    assert done.returncode == 0, done.stderr
+    return root, done.stdout
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; a test that asks for it is skipped where there is none."""
+    folder = os.environ.get("TAGLADDER_DATA")
+    if not folder:
+        pytest.skip("TAGLADDER_DATA is not set: the real data sets are not at hand")
+    return Path(folder)

@@ -1,0 +1,113 @@
+"""Stage 3 whole: from shards to parameters, history and probe."""
+
+import csv
+import json
+
+import h5py
+import numpy as np
+import pytest
+from test_shards import LEVELS, N_ITEMS, built, row
+
+from pipeline import parameters, shards
+from pipeline.config import Settings
+from pipeline.errors import FeatureError
+from pipeline.export import PARITY, parity
+from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.progress import SILENT
+from pipeline.training import train
+
+FILES = ["history.csv", "network.json", "parameters.h5", "probe.h5", "training.json"]
+
+
+def settings(**training):
+    quick = {"compile_mode": "fast_compile", "epochs": 3, "batch_size": 8, **training}
+    return Settings(catalog={"levels": LEVELS}, network={"hidden": 5}, training=quick)
+
+
+def trained(tmp_path, features_folder, name="train", progress=SILENT, **training):
+    folder = tmp_path / name
+    folder.mkdir()
+    train(settings(**training), features_folder, folder, work=tmp_path / "work", progress=progress)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def features_folder(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("stages"), "features", [row(number) for number in range(N_ITEMS)])
+
+
+def network_of(folder):
+    config = NetworkConfig.from_json(json.loads((folder / "network.json").read_text()))
+    return FeedbackNetwork.load(config, parameters.load(folder / "parameters.h5"))
+
+
+def test_the_stage_leaves_its_five_files(tmp_path, features_folder):
+    folder = trained(tmp_path, features_folder)
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    facts = json.loads((folder / "training.json").read_text())
+    data = shards.read(features_folder)
+    assert (facts["n_training_items"], facts["n_validation_items"]) == (len(data.train), len(data.validation))
+    assert facts["n_parameters"] == parameters.count(network_of(folder))
+    assert 1 <= facts["best_epoch"] <= facts["n_epochs"] == 3
+    assert facts["engine"].split()[0] in ("theano", "pytensor")
+    assert facts["seconds"] >= facts["compile_seconds"] > 0
+
+
+def test_the_network_has_the_sizes_of_features_and_taxonomy(tmp_path, features_folder):
+    widths = shards.read(features_folder).widths
+    config = network_of(trained(tmp_path, features_folder)).config
+    assert (config.n_vocabulary, config.n_features, config.n_dense) == (widths.n_vocabulary, widths.n_features, 0)
+    assert config.n_classes == widths.n_classes == (2, 2)
+    assert config.hidden == 5
+
+
+def test_history_has_a_row_an_epoch_and_a_column_a_level(tmp_path, features_folder):
+    with (trained(tmp_path, features_folder) / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert list(rows[0])[3:6] == ["genre_accuracy", "theme_accuracy", "path_accuracy"]
+    assert all(0 <= float(row["genre_accuracy"]) <= 1 for row in rows)
+
+
+def test_the_probe_holds_what_the_engine_computes_and_numpy_agrees(tmp_path, features_folder):
+    folder = trained(tmp_path, features_folder)
+    assert parity(network_of(folder), folder / "probe.h5") < PARITY
+    with h5py.File(folder / "probe.h5") as file:
+        assert set(file) == {
+            "tag_index",
+            "features",
+            "dense",
+            "log_probabilities_0",
+            "log_probabilities_1",
+        }
+        np.testing.assert_array_equal(file["tag_index"][:], shards.read(features_folder).train.tag_index[:64])
+
+
+def test_the_same_seed_gives_the_same_bytes_of_parameters(tmp_path, features_folder):
+    first, second, other = (
+        (trained(tmp_path, features_folder, name, seed=seed) / "parameters.h5").read_bytes()
+        for name, seed in (("first", 7), ("second", 7), ("other", 8))
+    )
+    assert first == second != other
+
+
+def test_a_catalog_without_validation_items_trains_all_epochs(tmp_path):
+    class Notes(type(SILENT)):
+        notes = ()
+
+        def note(self, text):
+            self.notes += (text,)
+
+    rows = [{**row(number), "split": "train"} for number in range(6)]
+    progress = Notes()
+    folder = trained(tmp_path, built(tmp_path, "few", rows), progress=progress, patience=1)
+    assert "no validation items" in progress.notes[0]
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["validation_loss"] for row in rows] == ["", "", ""]
+    assert json.loads((folder / "training.json").read_text())["best_epoch"] == 3
+
+
+def test_a_folder_without_shards_is_an_error(tmp_path):
+    with pytest.raises(FeatureError, match=r"no features-00000.h5; run stage 2"):
+        trained(tmp_path, tmp_path)
