@@ -2,7 +2,8 @@
 
     <root>/<stage>/<fingerprint>/    results of a stage and manifest.json; written once, never changed
     <root>/published/<date>.json     which run is the result of a date
-    <root>/published/latest.json     the newest of these; published/latest is a symbolic link to its directory
+    <root>/published/latest.json     the newest of these; published/latest is a symbolic link to its directory,
+                                     published/latest_model.h5 one to the model that made it
     <root>/work/<fingerprint>/       what is not finished: the directory being built, checkpoints, a lock
 
 Nothing else in the project renames, syncs or deletes. The order of a publication: files synced, their

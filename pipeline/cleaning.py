@@ -15,7 +15,7 @@ from pipeline.config import CleanSettings, Settings
 from pipeline.tagging import Applications, TagRules, group_tags
 
 if TYPE_CHECKING:  # DuckDB stays out of scoring, which imports this module for clean_tags
-    from pipeline.tables import Role
+    from pipeline.inputs import Role
 
 
 def clean_tags(tags: Any, clean: CleanSettings) -> Any:

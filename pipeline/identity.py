@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from glob import glob, has_magic
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.config import Settings, TrainingSettings
 from pipeline.digests import fingerprint
+from pipeline.inputs import NAMED_BY, Role, input_paths
 
 # Raise the number of a stage when its code gives other results for the same settings and inputs;
 # tests/stage_code.py notices code that changed without it.
@@ -42,12 +42,6 @@ UPSTREAMS: Mapping[str, tuple[str, ...]] = {
     "score": ("export", "scored"),
 }
 
-Role = Literal["training", "scoring"]
-# The settings that name the files of a role.
-PATHS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "training": (("catalog", "items"), ("catalog", "tags"), ("catalog", "labels"), ("catalog", "taxonomy")),
-    "scoring": (("scoring", "items"), ("scoring", "tags"), ("scoring", "labels"), ("catalog", "taxonomy")),
-}
 WITHOUT_EFFECT = {"prefetch"}
 
 
@@ -118,28 +112,11 @@ def engine_name(training: TrainingSettings) -> str:
     return "theano" if find_spec("theano") is not None else "pytensor"
 
 
-def expand(pattern: str) -> tuple[str, ...]:
-    """Return the sorted paths that a setting names, none for an empty one.
-
-    A plain path is returned as it is, there or not, and so is a pattern that matches nothing: whoever
-    opens it tells that it is absent.
-
-    >>> expand("absent.csv"), expand("absent-*.csv"), expand("")
-    (('absent.csv',), ('absent-*.csv',), ())
-    """
-    if not pattern:
-        return ()
-    if Path(pattern).exists() or not has_magic(pattern):
-        return (pattern,)
-    return tuple(sorted(glob(pattern))) or (pattern,)  # noqa: PTH207 (Path.glob wants a folder and a relative pattern)
-
-
 def _inputs(settings: Settings, role: Role, digest: Callable[[str], str | None]) -> tuple[Input, ...]:
-    found = []
-    for section, name in PATHS[role]:
-        for path in expand(getattr(getattr(settings, section), name)):
-            found.append(Input(path=path, section=section, setting=name, digest=digest(path)))
-    return tuple(found)
+    return tuple(
+        Input(path=named.path, section=named.section, setting=named.setting, digest=digest(named.path))
+        for named in input_paths(settings, role=role)
+    )
 
 
 def _contents(inputs: Mapping[str, tuple[Input, ...]]) -> dict[str, list[list[str | None]]]:
@@ -157,5 +134,5 @@ def _everything(settings: Settings) -> dict[str, Any]:
 
 
 def _dump(settings: Settings, section: str) -> dict[str, Any]:
-    without = WITHOUT_EFFECT | {name for named in PATHS.values() for at, name in named if at == section}
+    without = WITHOUT_EFFECT | {name for named in NAMED_BY.values() for at, name in named if at == section}
     return dict(getattr(settings, section).model_dump(mode="json", exclude=without))

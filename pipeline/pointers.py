@@ -57,11 +57,12 @@ def point(root: Path, pointer: Pointer) -> None:
         if newest is None or newest.date <= pointer.date:
             write_text(published / "latest.json", text, work=work)
             _link(published / "latest", root / pointer.folder, work=work)
+            _link(published / "latest_model.h5", root / "export" / pointer.model / "model.h5", work=work)
         write_text(of_date(root, pointer.date), text, work=work)
 
 
 def _link(link: Path, target: Path, *, work: Path) -> None:
-    """Set the symbolic link for people; a file system that knows no links goes without, latest.json says the same."""
+    """Set a symbolic link for people; a file system that knows no links goes without, latest.json says the same."""
     try:
         replace_link(link, target, work=work)
     except ArtifactError as error:

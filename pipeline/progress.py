@@ -54,6 +54,11 @@ class LineProgress(Progress):
         self.stream.write(f"{self._clear()}{self.stage:<13} {self.line or 'done'}  ({seconds:.1f} s)\n")
         self.stream.flush()
 
+    def abandon(self) -> None:
+        """Clear the live line: what comes next is an error message."""
+        self.stream.write(self._clear())
+        self.stream.flush()
+
     def _clear(self) -> str:
         return "\r\033[K" if self.live else ""
 
@@ -65,9 +70,13 @@ class LineProgress(Progress):
 
 @contextmanager
 def stage_progress(stage: str, stream: TextIO | None = None) -> Iterator[LineProgress]:
-    """Give the progress of a stage, and write its last line when the stage ends well."""
+    """Give the progress of a stage, and write its last line when the stage ends well; clear the live one if not."""
     progress = LineProgress(stage, stream if stream is not None else sys.stderr)
-    yield progress
+    try:
+        yield progress
+    except BaseException:
+        progress.abandon()
+        raise
     progress.close()
 
 

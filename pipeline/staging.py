@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 
 from pipeline.config import CatalogSettings, Settings
 from pipeline.errors import CatalogError
+from pipeline.inputs import Role
 from pipeline.labels import CheckedLabels, check_labels
 from pipeline.readers import LISTS, Rows, Wanted
 from pipeline.splitting import NAMES
-from pipeline.tables import Block, Database, Files, Role
+from pipeline.tables import Block, Database, Files
 from pipeline.taxonomy import Taxonomy
 
 

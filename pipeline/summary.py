@@ -94,11 +94,14 @@ def example_lines(examples: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def place_lines(root: Path, pointer: Pointer, summary: Mapping[str, Any]) -> list[str]:
     """Return how many items were scored and where the scores lie."""
-    folder = place(root, pointer)
+    folder, model = place(root, pointer), root / "published" / "latest_model.h5"
+    if folder.name != "latest":
+        model = root / "export" / pointer.model / "model.h5"
     return [
         f"scored         {summary['n_items']:,} items, {summary['n_without_tags']:,} of them without tags",
         f"results        {folder / 'scores.parquet'}",
         f"               {folder / 'scores.h5'}",
+        f"model          {model}",
     ]
 
 

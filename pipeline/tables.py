@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from glob import glob, has_magic
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Settings
 from pipeline.errors import CatalogError
+from pipeline.inputs import Role, input_paths
 from pipeline.readers import JSON_LINES, LISTS, Broken, Rows, Wanted, kind_of, missing_column, one_line, read
 from pipeline.rejects import Rejects, as_json
 
-Role = Literal["training", "scoring"]
 MEMORY = "1GB"  # what DuckDB may take before it goes to disk
 
 
@@ -37,22 +36,9 @@ class Files:
 
     @classmethod
     def of(cls, settings: Settings, *, role: Role) -> Files:
-        """Return the files of the catalog, or of the catalog to score where there is another."""
-        catalog, scoring = settings.catalog, settings.scoring
-        named = scoring if role == "scoring" and scoring.items else catalog
-        return cls(_expand(named.items), _expand(named.tags), _expand(named.labels), _expand(catalog.taxonomy))
-
-
-def input_files(settings: Settings, *, role: Role = "training") -> tuple[str, ...]:
-    """Return every file that stage 1 reads, sorted; an absent path, or a glob without a match, as it is given."""
-    files = Files.of(settings, role=role)
-    return tuple(sorted({*files.items, *files.tags, *files.labels, *files.taxonomy}))
-
-
-def _expand(path: str) -> tuple[str, ...]:
-    if has_magic(path) and not Path(path).exists():
-        return tuple(sorted(glob(path))) or (path,)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    return (path,) if path else ()
+        """Return the files of the catalog, or of the catalog to score."""
+        named = input_paths(settings, role=role)
+        return cls(*(tuple(file.path for file in named if file.setting == field.name) for field in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import luigi
 
-from pipeline.identity import Role
+from pipeline.inputs import Role
 from tasks.plan import PlanRun
 from tasks.stage import Stage
 

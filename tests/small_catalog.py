@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pipeline.artifacts import sha256_of
 from pipeline.cleaning import clean
 from pipeline.config import make_settings
-from pipeline.tables import input_files
+from pipeline.inputs import input_paths
 
 LEVELS = "genre, theme"
 HEADER = "item_id,title,tags,genre,theme"
@@ -46,7 +46,7 @@ def clean_files(folder, *, role="training", expected=None, catalog=None, clean_s
         {"catalog": catalog, "scoring": scoring, "clean": {"max_reject_share": 1, **SPLITS, **(clean_settings or {})}}
     )
     if expected is None:
-        paths = input_files(settings, role=role)
+        paths = [file.path for file in input_paths(settings, role=role)]
         expected = {path: sha256_of(Path(path)) if Path(path).exists() else "" for path in paths}
     output = folder / f"clean-{role}"
     output.mkdir(exist_ok=True)

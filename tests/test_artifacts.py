@@ -178,7 +178,7 @@ def test_the_pointer_of_the_date_is_written_last(tmp_path, monkeypatch):
     monkeypatch.setattr(pointers, "write_text", lambda path, text, *, work: written.append(path.name))
     monkeypatch.setattr(pointers, "replace_link", lambda link, target, *, work: written.append(link.name))
     pointers.point(tmp_path, pointer("2026-11-22", "r1"))
-    assert written == ["latest.json", "latest", "2026-11-22.json"]
+    assert written == ["latest.json", "latest", "latest_model.h5", "2026-11-22.json"]
 
 
 def test_a_damaged_pointer_is_told(tmp_path):

@@ -1,4 +1,8 @@
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +90,24 @@ def test_the_same_seed_gives_the_same_bytes_with_and_without_prefetch(engine):
 
     assert trained() == trained() == trained(prefetch=0)
     assert trained(seed=8) != trained()
+
+
+@pytest.mark.slow
+@every_engine
+def test_a_cold_and_a_warm_compile_cache_give_the_same_bytes(engine, tmp_path):
+    code = (
+        "import hashlib, test_fitting as t; "
+        f"settings = t.quick(engine='{engine}', compile_mode='fast_run', epochs=10); "
+        "result = t.fit(t.network(), t.make_examples(), None, settings); "
+        "print(hashlib.sha256(t.values(result)).hexdigest())"
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": f"{here}:{here.parent}"}
+    cold, warm = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+        for _ in range(2)
+    )
+    assert cold == warm != ""
 
 
 @every_engine

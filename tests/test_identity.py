@@ -8,7 +8,8 @@ import stage_code
 
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
-from pipeline.identity import Identity, engine_name, expand, identify
+from pipeline.identity import Identity, engine_name, identify
+from pipeline.inputs import expand
 
 STAGES = ["clean", "features", "train", "export", "score"]
 

@@ -174,7 +174,7 @@ def test_theano_without_a_compiler_warns(monkeypatch):
 
 def test_flags_of_the_user_stay():
     flags = symbolic.complete_flags("floatX=float64, blas__ldflags=-lblas,compiledir=/x", engine="pytensor")
-    assert flags == "floatX=float64,blas__ldflags=-lblas,compiledir=/x"
+    assert flags == "floatX=float64,blas__ldflags=-lblas,compiledir=/x,numba__fastmath=False"
 
 
 def test_the_compile_directory_is_private(monkeypatch, tmp_path):

@@ -12,8 +12,8 @@ from small_catalog import GOOD, HEADER, clean_csv, clean_files
 
 from pipeline.config import make_settings
 from pipeline.errors import CatalogError
+from pipeline.inputs import input_paths
 from pipeline.readers import LISTS, Wanted, read
-from pipeline.tables import input_files
 
 
 def rows_of(path, *columns, **options):
@@ -190,8 +190,8 @@ def test_globs_are_expanded_sorted_and_absent_files_are_named(tmp_path):
     for name in ("b.csv", "a.csv"):
         write(tmp_path, name, "")
     catalog = {"items": f"{tmp_path}/*.csv", "tags": f"{tmp_path}/none*.csv", "labels": "absent.csv"}
-    paths = input_files(make_settings({"catalog": catalog}), role="training")
-    assert paths == tuple(sorted([f"{tmp_path}/a.csv", f"{tmp_path}/b.csv", f"{tmp_path}/none*.csv", "absent.csv"]))
+    paths = [file.path for file in input_paths(make_settings({"catalog": catalog}), role="training")]
+    assert paths == [f"{tmp_path}/a.csv", f"{tmp_path}/b.csv", f"{tmp_path}/none*.csv", "absent.csv"]
 
 
 def test_ids_keep_their_type(tmp_path):

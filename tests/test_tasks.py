@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from pipeline import artifacts, pointers
-from pipeline.config import make_settings
-from pipeline.identity import expand, identify
 from pipeline.summary import accuracy_lines
 
 PROJECT = Path(__file__).parents[1]
@@ -334,17 +332,3 @@ def test_a_published_file_that_changed_is_found_before_it_is_used(project):
     code, _, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-n-best", "2")
     assert code == 30
     assert "model.h5: has changed since it was published; remove" in err
-
-
-def test_the_files_that_are_watched_are_the_files_that_are_read(tmp_path):
-    from pipeline.tables import input_files
-
-    for name in ("a.csv", "b.csv", "tags.csv", "labels.csv"):
-        (tmp_path / name).write_text("x")
-    catalog = {"items": f"{tmp_path}/[ab].csv", "tags": f"{tmp_path}/tags.csv", "labels": f"{tmp_path}/labels.csv"}
-    scoring = {"items": f"{tmp_path}/a.csv"}
-    settings = make_settings({"catalog": {**catalog, "taxonomy": "absent.csv"}, "scoring": scoring})
-    identity = identify(settings, lambda path: None)
-    for role in ("training", "scoring"):
-        assert sorted(identity.expected(role)) == list(input_files(settings, role=role))
-    assert expand(catalog["items"]) == (f"{tmp_path}/a.csv", f"{tmp_path}/b.csv")

@@ -218,6 +218,9 @@ def complete_flags(flags: str, *, engine: str) -> str:
     given = {flag.partition("=")[0].strip().replace("__", ".") for flag in flags.split(",") if flag.strip()}
     # Theano looks for BLAS through numpy.distutils, which NumPy 1.23 has emptied; it calls NumPy's own instead.
     wanted = {"blas.ldflags" if engine == "theano" else "blas__ldflags": "", "floatX": "float32"}
+    if engine == "pytensor":
+        # With fastmath the last bits depend on whether Numba compiled a function now or took it from its cache.
+        wanted["numba__fastmath"] = "False"
     if not given & {"compiledir", "base_compiledir"}:
         wanted["base_compiledir"] = str(private_folder(engine))
     added = [f"{name}={value}" for name, value in wanted.items() if name.replace("__", ".") not in given]
