@@ -7,12 +7,9 @@ the same epoch, and a batch made ahead of time is the same batch.
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -22,7 +19,6 @@ from pipeline.network import Inputs, NetworkConfig
 from pipeline.ops.numeric import check_index
 
 Array = Any
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -180,49 +176,3 @@ def check_examples(examples: Examples, config: NetworkConfig) -> None:
         if len(column) and (column.max() >= n_classes or column.min() < -1):
             wrong = column[(column >= n_classes) | (column < -1)][0]
             raise TrainingError(f"label {wrong} of level {level + 1} is not one of its {n_classes:,} classes (or -1)")
-
-
-@contextmanager
-def prefetched(items: Iterable[Item], size: int) -> Iterator[Iterator[Item]]:
-    """Give the same items in the same order, made in a thread up to `size` ahead; 0: made when asked for.
-
-    An exception of the thread is raised where the item would have been; leaving early ends the thread.
-    """
-    if not size:
-        yield iter(items)
-        return
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(size)
-    stopped = threading.Event()
-
-    def put(item: Item | None, error: BaseException | None = None) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put((item, error), timeout=0.05)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            if all(put(item) for item in items):
-                put(None, StopIteration())
-        except BaseException as error:
-            put(None, error)
-
-    def take() -> Iterator[Item]:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]  # None only beside an error
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        yield take()
-    finally:
-        stopped.set()
-        thread.join()

@@ -11,13 +11,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline import parameters
-from pipeline.batches import Batch, Examples, Loader, check_examples, prefetched
+from pipeline.batches import Batch, Examples, Loader, check_examples
 from pipeline.config import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.graph import TrainingStep, compile_step, make_objective
 from pipeline.history import Epoch, best_epoch, evaluate, should_stop
 from pipeline.network import FeedbackNetwork
 from pipeline.ops import symbolic
+from pipeline.prefetch import prefetched
 from pipeline.progress import SILENT, Progress
 
 

@@ -1,5 +1,3 @@
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
-from pipeline.batches import Examples, Loader, check_examples, drop_tags, dropout_mask, prefetched, touched
+from pipeline.batches import Examples, Loader, check_examples, drop_tags, dropout_mask, touched
 from pipeline.errors import FeatureError, TrainingError
 from pipeline.network import NetworkConfig
 
@@ -123,31 +121,3 @@ def test_examples_that_do_not_fit_the_network_are_refused(change, error, message
     check_examples(make_examples(), CONFIG)
     with pytest.raises(error, match=message):
         check_examples(make_examples(), NetworkConfig(**{**CONFIG.to_json(), **change}))
-
-
-@pytest.mark.parametrize("size", [0, 1, 4])
-def test_prefetching_gives_the_same_items_in_the_same_order(size):
-    with prefetched(range(20), size) as items:
-        assert list(items) == list(range(20))
-
-
-@pytest.mark.parametrize("size", [0, 2])
-def test_an_error_while_making_an_item_is_raised_in_its_place(size):
-    def broken():
-        yield 1
-        raise ValueError("no second item")
-
-    with prefetched(broken(), size) as items:
-        assert next(items) == 1
-        with pytest.raises(ValueError, match="no second item"):
-            next(items)
-
-
-def test_leaving_early_ends_the_thread():
-    def endless():
-        while True:
-            yield 0
-
-    with prefetched(endless(), 2) as items:
-        next(items)
-    assert "prefetch" not in [thread.name for thread in threading.enumerate()]
