@@ -1,0 +1,57 @@
+"""Items made ready in a thread while the one before is used; order and content do not change."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def prefetched(items: Iterable[Item], size: int) -> Iterator[Iterator[Item]]:
+    """Give the same items in the same order, made in a thread up to `size` ahead; 0: made when asked for.
+
+    An exception of the thread is raised where the item would have been; leaving early ends the thread.
+    """
+    if not size:
+        yield iter(items)
+        return
+    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def put(item: Item | None, error: BaseException | None = None) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((item, error), timeout=0.05)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            if all(put(item) for item in items):
+                put(None, StopIteration())
+        except BaseException as error:
+            put(None, error)
+
+    def take() -> Iterator[Item]:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]  # None only beside an error
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        stopped.set()
+        thread.join()
