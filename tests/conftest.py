@@ -7,7 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 PROJECT = Path(__file__).parents[1]
 
 

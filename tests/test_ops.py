@@ -154,6 +154,14 @@ def test_no_engine_at_all_says_what_to_install(monkeypatch):
             symbolic.engine(name)
 
 
+@pytest.mark.parametrize("version", ["1.24.0", "2.4.6"])
+def test_theano_beside_a_numpy_that_it_cannot_use_is_an_error(monkeypatch, version):
+    monkeypatch.setattr(symbolic, "find_spec", lambda name: object())
+    monkeypatch.setattr(symbolic.np, "__version__", version)
+    with pytest.raises(TrainingError, match=rf"needs NumPy below 1.24, and {version} is installed .* pip install"):
+        symbolic._load.__wrapped__("theano")
+
+
 def test_an_engine_that_cannot_be_imported_is_an_error_that_shows_its_flags(monkeypatch):
     def broken(name):
         raise ImportError("no NumPy")
@@ -161,6 +169,7 @@ def test_an_engine_that_cannot_be_imported_is_an_error_that_shows_its_flags(monk
     monkeypatch.setattr(symbolic, "Engine", broken)
     monkeypatch.setenv("THEANO_FLAGS", "base_compiledir=/nowhere")
     monkeypatch.setattr(symbolic, "find_spec", lambda name: object())
+    monkeypatch.setattr(symbolic.np, "__version__", "1.23.5")
     with pytest.raises(TrainingError, match=r"theano .* cannot be imported: ImportError: no NumPy; .*/nowhere"):
         symbolic._load.__wrapped__("theano")
 

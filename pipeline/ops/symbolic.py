@@ -190,6 +190,12 @@ def _load(name: str) -> Engine:
             f"training needs Theano (Python 3.11) or PyTensor (Python 3.12 and later), and {name} is not installed: "
             f"pip install {'theano==1.0.5' if name == 'theano' else 'pytensor'}; scoring a trained model needs neither"
         )
+    if name == "theano" and np.lib.NumpyVersion(np.__version__) >= "1.24.0":
+        # NumPy 2 has np.bool again, so that Theano is imported and fails much later, in C.
+        raise TrainingError(
+            f"Theano 1.0.5 needs NumPy below 1.24, and {np.__version__} is installed (another package has pulled it "
+            "in): pip install 'numpy>=1.23,<1.24'"
+        )
     variable = f"{name.upper()}_FLAGS"
     os.environ[variable] = complete_flags(os.environ.get(variable, ""), engine=name)
     try:
