@@ -1,8 +1,8 @@
 """Stage 3: examples become batches that know which rows of the big tables they touch.
 
 All randomness of training after the first weights (order, dropped tags, dropped units) is drawn here,
-by NumPy, from the seed and the epoch alone: every engine trains on the same numbers, a resumed epoch is
-the same epoch, and a batch made ahead of time is the same batch.
+by NumPy, from the seed and the epoch alone: every engine trains on the same numbers, and
+a batch made ahead of time is the same batch.
 """
 
 from __future__ import annotations

@@ -87,11 +87,10 @@ def fit(log_probabilities: Sequence[Floats], labels: Indices, taxonomy: Taxonomy
 
 @dataclass(frozen=True)
 class _Loss:
-    """Mean negative log-likelihood at some sharpness, with its first and second derivatives."""
+    """Mean negative log-likelihood at some sharpness, and its gradient."""
 
     value: float
     gradient: Floats  # (n_levels,)
-    curvature: Floats  # (n_levels, n_levels), positive semidefinite
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,8 @@ class _HeadLoss:
         total = weights.sum(axis=1)
         weights /= total[:, None]
         mean = (weights * logits).sum(axis=1)
-        variance = (weights * (logits - mean[:, None]) ** 2).sum(axis=1)
         value = np.mean(np.log(total) + highest - sharpness[0] * given)
-        return _Loss(float(value), np.array([np.mean(mean - given)]), np.array([[np.mean(variance)]]))
+        return _Loss(float(value), np.array([np.mean(mean - given)]))
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,6 @@ class _PathLoss:
         return _Loss(
             sum(part.value for part in parts) / len(known),
             np.sum([part.gradient for part in parts], axis=0) / len(known),
-            np.sum([part.curvature for part in parts], axis=0) / len(known),
         )
 
     def _sums(self, rows: npt.NDArray[np.integer[Any]], sharpness: Floats) -> _Loss:
@@ -150,13 +147,7 @@ class _PathLoss:
         within, agreeing = _softmax(np.where(agrees, scores, -np.inf))
         mean = np.einsum("knp,np->kn", slopes, all_paths)
         mean_given = np.einsum("knp,np->kn", slopes, agreeing)
-        centred = slopes - mean[:, :, None]
-        return _Loss(
-            float(np.sum(everywhere - within)),
-            (mean - mean_given).sum(axis=1),
-            # Of all paths only: the agreeing paths' share would make it indefinite where labels are missing.
-            np.einsum("knp,np,lnp->kl", centred, all_paths, centred, optimize=True),
-        )
+        return _Loss(float(np.sum(everywhere - within)), (mean - mean_given).sum(axis=1))
 
 
 def _softmax(scores: Floats) -> tuple[Floats, Floats]:
@@ -167,26 +158,18 @@ def _softmax(scores: Floats) -> tuple[Floats, Floats]:
     return (highest + np.log(total))[:, 0], weights / total
 
 
-def _descend(loss: _HeadLoss | _PathLoss, n_levels: int, *, steps: int = 50, tolerance: float = 1e-6) -> Floats:
-    """Return the sharpness, (n_levels,), of the least loss within the bounds: Newton's steps, halved till they gain."""
-    sharpness = np.ones(n_levels)
-    here = loss(sharpness)
-    for _ in range(steps):
-        ridge = 1e-9 * (1 + np.trace(here.curvature)) * np.eye(n_levels)
-        step = np.linalg.solve(here.curvature + ridge, here.gradient)
-        for _ in range(30):
-            moved = np.clip(sharpness - step, 1 / HIGHEST, 1 / LOWEST)
-            there = loss(moved)
-            if there.value <= here.value:
-                break
-            step = step / 2
-        else:
-            return sharpness
-        change = np.abs(moved - sharpness).max()
-        sharpness, here = moved, there
-        if change < tolerance:
-            break
-    return sharpness
+def _descend(loss: _HeadLoss | _PathLoss, n_levels: int) -> Floats:
+    """Return the sharpness, (n_levels,), of the least loss within the bounds, by L-BFGS-B from 1."""
+    from scipy.optimize import minimize
+
+    def value_and_gradient(sharpness: Floats) -> tuple[float, Floats]:
+        here = loss(sharpness)
+        return here.value, here.gradient
+
+    bounds = [(1 / HIGHEST, 1 / LOWEST)] * n_levels
+    options = {"ftol": 1e-15, "gtol": 1e-10}
+    found: Floats = minimize(value_and_gradient, np.ones(n_levels), jac=True, bounds=bounds, options=options).x
+    return found
 
 
 def calibrated_marginals(

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import CleanSettings, Settings
-from pipeline.tagging import Applications, TagRules, group_tags
+from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags
 
 if TYPE_CHECKING:  # DuckDB stays out of scoring, which imports this module for clean_tags
     from pipeline.inputs import Role
 
 
-def clean_tags(tags: Any, clean: CleanSettings) -> Any:
-    """Return the clean tags of each item (list<string>): normalised, sorted, distinct; tags over the length go.
+def clean_tags(tags: Any, clean: CleanSettings) -> GroupedTags:
+    """Return the clean tags of lists of raw tags: normalised, sorted, distinct, counted; tags over the length go.
 
     Cleaning again changes nothing. An item without tags, or with null, gets an empty list.
 
     >>> import pyarrow as pa
-    >>> clean_tags(pa.array([["Sci-Fi", "ALIENS", "sci fi "], None]), CleanSettings()).to_pylist()
+    >>> clean_tags(pa.array([["Sci-Fi", "ALIENS", "sci fi "], None]), CleanSettings()).tags.to_pylist()
     [['aliens', 'sci fi'], []]
     """
-    return group_tags(Applications.of_lists(tags), len(tags), TagRules(clean)).tags
+    return group_tags(Applications.of_lists(tags), len(tags), TagRules(clean))
 
 
 def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role: Role) -> None:
@@ -54,16 +54,16 @@ def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role
         staged = stage(database, settings, role=role)
         database.rejects.check_share(staged.n_rows, max_share=max_share)
         n_tags_gone = sum(database.rejects.reasons("tag").values())
-        ladder = find_ladder(staged, settings) if role == "training" else None
-        windows = Windows(staged, settings, rules, counts, None if ladder is None else ladder.common)
+        taxonomy = find_ladder(staged, settings) if role == "training" else None
+        windows = Windows(staged, settings, rules, counts)
         with pq.ParquetWriter(folder / "items.parquet", windows.schema, compression="zstd") as file:
             for table in windows:
                 file.write_table(table, row_group_size=len(table))
         n_rows = staged.n_rows | {"tag": n_tags_gone + counts.n_raw_tags}
         database.rejects.check_share(n_rows, max_share=max_share)
-        if ladder is not None:
+        if taxonomy is not None:
             counts.check_training(has_text=bool(settings.catalog.text))
-            (folder / "taxonomy.json").write_text(ladder.taxonomy.to_json() + "\n", encoding="utf-8")
+            (folder / "taxonomy.json").write_text(taxonomy.to_json() + "\n", encoding="utf-8")
         database.rejects.write(folder / "rejects.parquet")
         facts = counts.as_json(
             n_rows=staged.n_rows, rejects=database.rejects, rules=rules, stop_label=settings.clean.stop_label

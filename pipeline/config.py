@@ -7,14 +7,19 @@ sample catalog with good defaults.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import SettingsError
 
+# What the clean items and the scores call their own columns; scores.h5 has `names` besides.
+COLUMNS = {"item_id", "title", "tags", "tag_counts", "n_raw_tags", "split", "path", "path_probability", "best_paths"}
+COLUMNS |= {"best_path_probabilities", "given_path", "n_tags", "n_unseen_tags", "model", "names"}
 SAMPLE = Path(__file__).parent / "sample" / "movies.csv"
 
 
@@ -32,26 +37,27 @@ def _split_names(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
-Weights = Annotated[tuple[float, ...], BeforeValidator(_split_names)]
+Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split_names)]
+FilePath = Annotated[str, AfterValidator(expanduser)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
     """One section of luigi.cfg; frozen, and a name that it does not have is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CatalogSettings(Section):
     """Which files make the catalog, and what their columns are called."""
 
-    items: str = Field(
+    items: FilePath = Field(
         str(SAMPLE), description="items: a path or a glob; .csv .tsv .jsonl .json .parquet, plain or .gz"
     )
-    tags: str = Field(
+    tags: FilePath = Field(
         "", description="a file of tags in the long form, a row per application; empty: tags stand in the items"
     )
-    labels: str = Field("", description="a file of labels of its own; empty: labels stand in the items")
+    labels: FilePath = Field("", description="a file of labels of its own; empty: labels stand in the items")
     item_id: str = Field("item_id", description="column of the id in the items; empty: row numbers, from 1")
     title: str = Field("title", description="column of the title; empty: none")
     text: Names = Field((), description="columns of free text, kept for features of text")
@@ -68,7 +74,7 @@ class CatalogSettings(Section):
     tags_item_id: str = Field("", description="column of the id in the file of tags; empty: as in the items")
     labels_item_id: str = Field("", description="column of the id in the file of labels; empty: as in the items")
     column_names: Names = Field((), description="names of the columns where the items (CSV, TSV) have no header")
-    taxonomy: str = Field(
+    taxonomy: FilePath = Field(
         "", description="a file of the allowed paths, a column per level; empty: learned from the labels"
     )
 
@@ -76,13 +82,21 @@ class CatalogSettings(Section):
     def _levels_fit(self) -> CatalogSettings:
         if not self.levels:
             raise ValueError("levels: at least one level is needed")
-        if len(set(self.levels)) != len(self.levels):
-            raise ValueError(f"levels: {', '.join(self.levels)} names a level twice")
-        taken = {"item_id", "title", "tags", "tag_counts", "n_raw_tags", "split"} & set(self.levels)
-        if taken:
-            raise ValueError(f"levels: '{min(taken)}' is a column of the results; call the level something else")
+        if len({level.casefold() for level in self.levels}) != len(self.levels):
+            raise ValueError(f"levels: {', '.join(self.levels)} names a level twice; case does not count")
+        for level in self.levels:
+            if "/" in level or level == "." or not level.isprintable():
+                raise ValueError(f"levels: '{level}' cannot be the name of a column in HDF5; leave / and . out")
+        taken = COLUMNS | {f"{level.casefold()}_probability" for level in self.levels}
+        for level in self.levels:
+            if level.casefold() in taken:
+                raise ValueError(f"levels: '{level}' is a column of the results; call the level something else")
         if self.level_columns and len(self.level_columns) != len(self.levels):
             raise ValueError(f"level_columns: {len(self.level_columns)} columns for {len(self.levels)} levels")
+        if len(set(self.label_columns)) != len(self.label_columns):
+            raise ValueError(f"level_columns: {', '.join(self.level_columns)} names a column twice")
+        if self.split in self.label_columns:
+            raise ValueError(f"split: '{self.split}' is a column of labels")
         if not self.tags_column and not self.word_columns:
             raise ValueError("tags_column: empty, and word_columns too: there is nothing to take tags from")
         return self
@@ -104,7 +118,9 @@ class CleanSettings(Section):
     )
     max_tag_length: int = Field(100, ge=1, description="a longer tag is rejected, its item stays (characters)")
     stop_label: str = Field("-", description="a label that says: the path ends here; an empty label is unknown")
-    min_class_items: int = Field(1, ge=1, description="labels of rarer classes count as unknown (labelled items)")
+    min_class_items: int = Field(
+        1, ge=1, description="rarer classes are not learned; a declared taxonomy is kept whole (labelled items)"
+    )
     max_reject_share: Share = Field(0.05, description="a larger share of rejected rows stops the run")
     validation_share: Share = Field(0.15, description="share of the items held out to stop training and to calibrate")
     test_share: Share = Field(0.10, description="share of the items held out to report figures")
@@ -142,7 +158,7 @@ class FeatureSettings(Section):
         known = ("tags", "tag_words", "tag_chars", "text_words", "text_bigrams", "text_chars")
         for block in self.blocks:
             if block not in known:
-                raise ValueError(f"blocks: '{block}' is not one of {', '.join(known)}{_suggest(block, known)}")
+                raise ValueError(f"blocks: '{block}' is not one of {', '.join(known)}{suggest(block, known)}")
         if self.block_weights and len(self.block_weights) != len(self.blocks):
             raise ValueError(f"block_weights: {len(self.block_weights)} weights for {len(self.blocks)} blocks")
         if not all(0 < weight <= 1 for weight in self.block_weights):
@@ -179,7 +195,7 @@ class TrainingSettings(Section):
     clip_norm: float = Field(5.0, ge=0, description="gradients are scaled down to this norm; 0: never")
     weight_decay: float = Field(0.0, ge=0, description="share of a weight taken off per unit of step size")
     dropout: float = Field(0.3, ge=0, lt=1, description="share of the hidden units dropped in a step")
-    tag_dropout: float = Field(0.1, ge=0, lt=1, description="share of an item's tags dropped in a step")
+    tag_dropout: float = Field(0.1, ge=0, lt=1, description="share of the tags in an item's index dropped in a step")
     label_smoothing: float = Field(
         0.05, ge=0, lt=1, description="probability spread evenly over the classes of a level"
     )
@@ -191,15 +207,15 @@ class TrainingSettings(Section):
 class ScoringSettings(Section):
     """Which catalog is scored, and how probabilities become paths."""
 
-    items: str = Field("", description="another catalog to score; empty: the [catalog] items")
-    tags: str = Field("", description="its tags in the long form")
-    labels: str = Field("", description="its labels, if any are known; they are given beside the predicted ones")
+    items: FilePath = Field("", description="another catalog to score; empty: the [catalog] items")
+    tags: FilePath = Field("", description="its tags in the long form")
+    labels: FilePath = Field("", description="its labels, if any are known; they are given beside the predicted ones")
     decoding: Literal["legal", "raw"] = Field(
         "legal", description="legal: best path of the taxonomy; raw: best label of each level"
     )
     n_best: int = Field(3, ge=1, le=100, description="best paths given for an item")
     batch_size: int = Field(
-        2048, ge=1, description="items of a forward pass; a part of the identity, as it moves last bits"
+        2048, ge=1, le=1_000_000, description="items of a forward pass; a part of the identity, as it moves last bits"
     )
     part_items: int = Field(1_000_000, ge=1, description="items in a Parquet part")
 
@@ -214,7 +230,7 @@ class ScoringSettings(Section):
 class StorageSettings(Section):
     """Where results lie."""
 
-    root: str = Field("artifacts", description="directory of every stage's results")
+    root: FilePath = Field("artifacts", min_length=1, description="directory of every stage's results")
 
 
 class Settings(Section):
@@ -234,18 +250,20 @@ class Settings(Section):
         if texts and not self.catalog.text:
             raise ValueError(f"features.blocks: {texts[0]} needs a text column; name one in [catalog] text")
         weights = self.training.level_weights
+        if weights and not any(weights):
+            raise ValueError("training.level_weights: all are 0; there is nothing to learn")
         if weights and len(weights) != len(self.catalog.levels):
             raise ValueError(f"training.level_weights: {len(weights)} weights for {len(self.catalog.levels)} levels")
         return self
 
 
-def _suggest(name: str, known: tuple[str, ...] | list[str]) -> str:
+def suggest(name: str, known: Sequence[str]) -> str:
     """Return `; did you mean 'epochs'?` for a near miss, else nothing.
 
-    >>> _suggest("epoch", ["epochs", "seed"])
+    >>> suggest("Epoch", ["epochs", "seed"])
     "; did you mean 'epochs'?"
     """
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name.lower(), known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
@@ -259,11 +277,11 @@ def make_settings(sections: dict[str, dict[str, Any]]) -> Settings:
     """
     for section, values in sections.items():
         if section not in Settings.model_fields:
-            raise SettingsError(f"[{section}] is not a section{_suggest(section, list(Settings.model_fields))}")
+            raise SettingsError(f"[{section}] is not a section{suggest(section, list(Settings.model_fields))}")
         known = list(type(getattr(Settings(), section)).model_fields)
         for name, value in values.items():
             if name not in known:
-                raise SettingsError(f"[{section}] {name} = {value}: no such setting{_suggest(name, known)}")
+                raise SettingsError(f"[{section}] {name} = {value}: no such setting{suggest(name, known)}")
     try:
         return Settings.model_validate(sections)
     except ValidationError as error:

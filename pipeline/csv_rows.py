@@ -1,6 +1,6 @@
 """Stage 1: the rows of CSV and TSV, by Arrow: quotes doubled, line breaks allowed within them, any number of lines.
 
-A blank line (all fields empty) is no row. A last row that nobody writes is added to the text: where it does not
+A blank line is no row. A last row that nobody writes is added to the text: where it does not
 come out at the end, a quote was never closed and has eaten it.
 """
 
@@ -48,7 +48,7 @@ def read_csv(stream: TextStream, wanted: Wanted) -> Iterator[Rows]:
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(places, pa.string())),
         )
         for batch in reader:
-            yield counter.rows(batch, marked=stream.marked)
+            yield counter.rows(batch, marked=stream.marked, blank_lines=stream.blank_lines)
     except pa.ArrowInvalid as error:
         place = f"{stream.path} after line {counter.line - 1}"
         raise CatalogError(f"{place}: a quote never closes, or a row is over 8 MB ({one_line(error)})") from None
@@ -94,7 +94,7 @@ class _Counter:
         self._waiting[row.number] = f"{count}\n{row.text}"
         return "skip"
 
-    def rows(self, batch: Any, *, marked: bool) -> Rows:
+    def rows(self, batch: Any, *, marked: bool, blank_lines: set[int]) -> Rows:
         """Return the rows of a batch without header, blank lines, the added row, and rows that are not UTF-8."""
         good, broken = self._places(batch.num_rows)
         lines = np.ones(len(good) + len(broken), np.int64)  # lines that each row of any kind takes
@@ -103,10 +103,11 @@ class _Counter:
         texts = [self._waiting.pop(self._physical + place).split("\n", 1) for place in broken]
         lines[broken] += np.array([text.count("\n") for _, text in texts], np.int64)
         counts = np.ones(len(lines), np.bool_)
-        counts[good] = ~self._blank(batch)
+        start = self.line + np.cumsum(lines) - lines
+        counts[good] = ~self._blank(batch, start[good], blank_lines)
         if self._header and self._physical == 1 and len(lines):
             counts[0] = False
-        row, line = self._row + np.cumsum(counts), self.line + np.cumsum(lines) - lines
+        row, line = self._row + np.cumsum(counts), start
         wrong = [
             Broken(int(row[place]), int(line[place]), unmark(text), reason)
             for place, (reason, text) in zip(broken, texts, strict=True)
@@ -133,11 +134,17 @@ class _Counter:
                 broken.append(number - self._physical)
         return np.delete(np.arange(n_good + len(broken)), broken), broken
 
-    def _blank(self, batch: Any) -> npt.NDArray[np.bool_]:
-        """Return which rows have empty fields only, and take the added row for one of them."""
+    def _blank(self, batch: Any, start: Any, blank_lines: set[int]) -> npt.NDArray[np.bool_]:
+        """Return which rows are blank lines, and take the added row for one of them.
+
+        To Arrow a blank line and a row of empty fields are the same; the stream knows which lines are blank.
+        """
         blank = np.ones(batch.num_rows, np.bool_)
         for column in batch.columns:
             blank &= pc.equal(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+        empty = np.flatnonzero(blank)
+        blank[empty] = [int(line) in blank_lines for line in start[empty]]
+        blank_lines.difference_update(start[empty].tolist())
         if batch.num_rows and batch.column(0)[-1].as_py() == _END:
             blank[-1] = self.ended = True
         return blank

@@ -34,7 +34,7 @@ def sha256_of(path: Path | str) -> str:
 
 
 class Digests:
-    """Digests of input files, remembered by path, size and time of change in a JSON file.
+    """Digests of input files, remembered by path, size, times and inode in a JSON file.
 
     A file that changed less than two seconds ago is not remembered: it might change again within the
     clock's grain, with the same size and time. A damaged memory is read as an empty one.
@@ -46,15 +46,16 @@ class Digests:
         self.changed = False
 
     def of(self, path: Path | str) -> str:
-        """Return the digest of a file, read only if its size or time is new; raises OSError as `open` does."""
+        """Return the digest of a file, read only if size, times or inode are new; raises OSError as `open` does."""
         key = os.path.realpath(path)
         before = Path(key).stat()
-        stamp = [before.st_size, before.st_mtime_ns]
+        # A copy may bring size and mtime along; inode and time of change are the file's own.
+        stamp = [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]
         known = self._known.get(key)
-        if known is not None and known[:2] == stamp:
-            return str(known[2])
+        if known is not None and known[:-1] == stamp:
+            return str(known[-1])
         digest = sha256_of(key)
-        if time.time() - before.st_mtime > RECENT_SECONDS:
+        if time.time() - max(before.st_mtime, before.st_ctime) > RECENT_SECONDS:
             self._known[key] = [*stamp, digest]
             self.changed = True
         return digest
@@ -71,4 +72,4 @@ def _read_memory(path: Path) -> dict[str, list[Any]]:
         return {}
     if not isinstance(content, dict):
         return {}
-    return {key: value for key, value in content.items() if isinstance(value, list) and len(value) == 3}
+    return {key: value for key, value in content.items() if isinstance(value, list) and len(value) == 5}

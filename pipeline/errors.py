@@ -4,7 +4,7 @@ PipelineError
 ├── SettingsError    a setting is unknown, misspelt or impossible
 ├── CatalogError     the input files cannot be read, joined or trusted
 ├── FeatureError     features do not fit what the model was trained on
-├── TrainingError    training cannot start, diverged or cannot resume
+├── TrainingError    training cannot start, or diverged
 ├── ModelError       a model file is damaged, foreign or too new
 └── ArtifactError    a published directory is missing, incomplete or changed
 
@@ -29,7 +29,7 @@ class FeatureError(PipelineError):
 
 
 class TrainingError(PipelineError):
-    """Training cannot start, has diverged or cannot resume."""
+    """Training cannot start, or has diverged."""
 
 
 class ModelError(PipelineError):

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 
 from pipeline import parameters, shards
-from pipeline.artifacts import manifest, verified
 from pipeline.calibration import Calibration, fit
 from pipeline.config import Settings
 from pipeline.errors import ModelError
@@ -42,15 +41,13 @@ def export(
     Raises ModelError where NumPy's probabilities differ from the engine's by more than PARITY.
     """
     network = load_network(train_folder)
-    difference = parity(network, verified(train_folder, "probe.h5"))
+    difference = parity(network, train_folder / "probe.h5")
     if not difference <= PARITY:
         raise ModelError(
             f"{train_folder / 'probe.h5'}: NumPy's probabilities differ from the engine's by {difference:.2g}, more "
             f"than {PARITY:g}; train again, and report it if it stays: the engine computes something else"
         )
-    for name in manifest(features_folder)["files"]:
-        verified(features_folder, name)
-    taxonomy = Taxonomy.from_json(verified(clean_folder, "taxonomy.json").read_text("utf-8"))
+    taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text("utf-8"))
     data = shards.read(features_folder)
     calibration = calibrate(network, data.validation, taxonomy)
     part = "test" if len(data.test) else "validation" if len(data.validation) else None
@@ -72,8 +69,8 @@ def export(
 
 def load_network(train_folder: Path) -> FeedbackNetwork:
     """Return the trained network of a published folder of stage 3, in NumPy arrays."""
-    config = NetworkConfig.from_json(json.loads(verified(train_folder, "network.json").read_text("utf-8")))
-    return FeedbackNetwork.load(config, parameters.load(verified(train_folder, "parameters.h5")))
+    config = NetworkConfig.from_json(json.loads((train_folder / "network.json").read_text("utf-8")))
+    return FeedbackNetwork.load(config, parameters.load(train_folder / "parameters.h5"))
 
 
 def parity(network: FeedbackNetwork, probe: Path) -> float:

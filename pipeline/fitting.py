@@ -109,6 +109,8 @@ def _run(
         now = step.network() if validation is not None or number == settings.epochs else best
         check_finite(now, number, len(loader))
         held_out = None if validation is None else evaluate(now, validation, make_objective(settings))
+        if held_out is not None and not math.isfinite(held_out.loss):
+            raise diverged(number, len(loader), f"validation loss {held_out.loss}")
         history.append(Epoch(number, loss, held_out, speed, time.monotonic() - started))
         if best_epoch(history) == number:
             best = now

@@ -9,6 +9,7 @@
 
 Each has the stage's version number beside it. Paths are no part of it: two files with the same bytes and
 the same kind of name (.csv, .jsonl.gz) are the same input. Neither are [storage] and what only changes speed.
+rejects.parquet names its sources as they were called when the stage was published.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Settings, TrainingSettings
 from pipeline.digests import fingerprint
-from pipeline.inputs import NAMED_BY, Role, input_paths
+from pipeline.inputs import NAMED_BY, Role, extensions, input_paths
 
 # Raise the number of a stage when its code gives other results for the same settings and inputs;
 # tests/stage_code.py notices code that changed without it.
@@ -56,13 +56,12 @@ class Input:
 
     @property
     def kind(self) -> str:
-        """Return the extension that decides how the file is read.
+        """Return what decides how the file is read.
 
         >>> Input("data/Movies.CSV.gz", "catalog", "items", None).kind
         '.csv.gz'
         """
-        suffixes = [suffix.lower() for suffix in Path(self.path).suffixes]
-        return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+        return "".join(extensions(self.path))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipeline.config import Settings
 
+COMPRESSIONS = (".gz", ".zst")
 Role = Literal["training", "scoring"]
 # The settings that name the files of a role.
 NAMED_BY: Mapping[Role, tuple[tuple[str, str], ...]] = {
@@ -34,6 +35,17 @@ def input_paths(settings: Settings, *, role: Role) -> tuple[InputPath, ...]:
         for section, setting in NAMED_BY[role]
         for path in expand(getattr(getattr(settings, section), setting))
     )
+
+
+def extensions(path: str) -> tuple[str, str]:
+    """Return the extension that decides how a file is read, and the one of its compression, in small letters.
+
+    >>> extensions("data/Movies.CSV.gz"), extensions("tags.tsv")
+    (('.csv', '.gz'), ('.tsv', ''))
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
+    return (suffixes[-1] if suffixes else ""), compression
 
 
 def expand(pattern: str) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
-"""Stage 1: the taxonomy of a catalog, learned from its labels or declared, and which of its classes are common."""
+"""Stage 1: the taxonomy of a catalog, learned from its labels or declared."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from pipeline.config import Settings
 from pipeline.errors import CatalogError
@@ -11,17 +10,10 @@ from pipeline.staging import Staged
 from pipeline.taxonomy import Taxonomy
 
 
-@dataclass(frozen=True)
-class Ladder:
-    """The taxonomy that a model is trained on."""
+def find_ladder(staged: Staged, settings: Settings) -> Taxonomy:
+    """Return the declared taxonomy, else that of the classes with [clean] min_class_items labelled items.
 
-    taxonomy: Taxonomy
-    common: Taxonomy | None  # the classes with [clean] min_class_items; None where every class has
-
-
-def find_ladder(staged: Staged, settings: Settings) -> Ladder:
-    """Return the ladder of staged labels.
-
+    Labels stay as they are: of a class that is not in the taxonomy, a label is unknown to training.
     Raises CatalogError where no item has a label, no class has enough items, or all labels are one path.
     """
     catalog, smallest = settings.catalog, settings.clean.min_class_items
@@ -40,8 +32,7 @@ def find_ladder(staged: Staged, settings: Settings) -> Ladder:
         raise CatalogError(
             f"{place}: one class only in {columns}: {path}; there is nothing to learn with fewer than two"
         )
-    declared = staged.taxonomy
-    return Ladder(declared or taxonomy, taxonomy if len(common) < len(found) else None)
+    return staged.taxonomy or taxonomy
 
 
 def _count_classes(staged: Staged, n_levels: int) -> dict[tuple[str, ...], int]:

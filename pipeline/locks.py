@@ -24,20 +24,23 @@ def held(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[
     be removed by its holder; who waited for it then starts over with a new one. Raises ArtifactError
     where it cannot be made.
     """
-    descriptor = _try(path)
+    descriptor = take(path)
     if descriptor is None:
         waiting()
     while descriptor is None:
         time.sleep(POLL_SECONDS)
-        descriptor = _try(path)
+        descriptor = take(path)
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _try(path: Path) -> int | None:
-    """Return the descriptor of the locked file, or None where another process holds it or has removed it."""
+def take(path: Path) -> int | None:
+    """Return the descriptor of the locked file, or None where another process holds it or has removed it.
+
+    The lock is free again when the descriptor is closed, at the latest when the process ends.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -84,10 +84,12 @@ class Model:
         """Return a prediction for each row of raw tags, cleaned as the training items were.
 
         A row without tags gets what the model expects of any item, and n_tags = 0.
-        Raises ModelError for a string where a row of tags belongs.
+        Raises ModelError for anything but rows of strings, and for an n_best outside 1 to 100.
         """
-        if isinstance(rows, str) or any(isinstance(row, str) for row in rows):
+        if isinstance(rows, str) or not all(map(_is_tags, rows)):
             raise ModelError(f'predict({rows!r}): rows of tags are expected, such as [["zombies", "farmhouse"]]')
+        if not 1 <= n_best <= 100:
+            raise ModelError(f"predict(n_best={n_best}): 1 to 100 is allowed")
         columns = {"item_id": pa.array(range(len(rows)), pa.int64()), "tags": pa.array(rows, pa.list_(pa.string()))}
         for column in self.transform.text_columns:
             columns[f"text.{column}"] = pa.nulls(len(rows), pa.string())
@@ -161,6 +163,10 @@ def _load_clean(root: h5py.Group) -> CleanSettings:
     except ValidationError as error:
         wrong = ".".join(map(str, error.errors()[0]["loc"]))
         raise ModelError(f"'clean' has settings that this version does not take, such as '{wrong}'") from error
+
+
+def _is_tags(row: object) -> bool:
+    return isinstance(row, Sequence) and not isinstance(row, str) and all(isinstance(tag, str) for tag in row)
 
 
 def _prediction(row: Mapping[str, Any], levels: Sequence[str]) -> Prediction:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import CatalogError
-from pipeline.streams import COMPRESSIONS, TextStream
+from pipeline.inputs import extensions
+from pipeline.streams import TextStream
 
+# Names that no column of a file has, as these characters are no text.
+ROW, LINE = "\ufdd0row", "\ufdd0line"  # number of the row among the rows of the file, line where it begins, from 1
 LISTS = "\ufdd0lists"  # the column in which a reader gives the values of `list_column` that are lists
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -49,7 +51,7 @@ class Broken:
 class Rows:
     """The rows of a block of a file."""
 
-    table: Any  # row, line (int64), each column asked for (string; null where absent or empty), LISTS (list<string>)
+    table: Any  # ROW, LINE (int64), each column asked for (string; null where absent or empty), LISTS (list<string>)
     broken: tuple[Broken, ...]
     known: tuple[str, ...]  # the columns that the block has
     text_ids: bool  # is an id text by its type, whatever it looks like?
@@ -104,10 +106,7 @@ def kind_of(path: str) -> str:
     >>> kind_of("tags.CSV.gz")
     '.csv'
     """
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    kind = suffixes[-1] if suffixes else ""
+    kind, _ = extensions(path)
     allowed = (*DELIMITERS, *JSON_LINES, ".parquet")
     if kind not in allowed:
         raise CatalogError(f"{path}: extension '{kind}' is not one of {', '.join(allowed)} (texts also .gz, .zst)")
@@ -134,7 +133,7 @@ def make_table(row: Any, line: Any, columns: Mapping[str, Any], lists: Any = Non
     """
     lists = pa.nulls(len(row), pa.list_(pa.string())) if lists is None else _tidy_lists(one_array(lists))
     arrays = [pa.array(row, pa.int64()), pa.array(line, pa.int64()), *map(_tidy, columns.values()), lists]
-    return pa.table(arrays, names=["row", "line", *columns, LISTS])
+    return pa.table(arrays, names=[ROW, LINE, *columns, LISTS])
 
 
 def without_nul(column: Any) -> Any:

@@ -61,11 +61,10 @@ def score(
     Leaves scores.parquet/, scores.h5, rejects.parquet (of the scored catalog) and summary.json. Memory does not
     grow with the catalog.
     """
-    from pipeline.artifacts import verified
 
     scoring = settings.scoring
-    model = load_model(verified(export_folder, "model.h5"))
-    items = pq.ParquetFile(verified(clean_folder, "items.parquet"))
+    model = load_model(export_folder / "model.h5")
+    items = pq.ParquetFile(clean_folder / "items.parquet")
     columns = schema(model, items.schema_arrow.field("item_id").type)
     facts = {"model": model.fingerprint, "run": run, "decoding": scoring.decoding}
     n_levels, n_best = len(model.taxonomy.levels), n_paths(model, scoring)
@@ -87,7 +86,7 @@ def score(
             hdf5.write(scores)
             summary.add(scores)
             progress.update(summary.n_items, items.metadata.num_rows)
-    rejects = verified(clean_folder, "rejects.parquet")
+    rejects = clean_folder / "rejects.parquet"
     shutil.copyfile(rejects, folder / "rejects.parquet")
     scopes = pq.read_table(rejects, columns=["scope"])["scope"]
     text = json.dumps(
@@ -168,12 +167,12 @@ def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
 
 
 def _clean(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with clean tags; counts of raw tags no longer stand beside them."""
+    """Return the batch with clean tags, and with how often each stood among the raw ones, as stage 1 counts them."""
     from pipeline.cleaning import clean_tags
 
-    tags = clean_tags(batch.column("tags"), model.clean)
-    columns = {name: batch.column(name) for name in batch.schema.names if name != "tag_counts"}
-    return pa.RecordBatch.from_pydict({**columns, "tags": tags})
+    grouped = clean_tags(batch.column("tags"), model.clean)
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    return pa.RecordBatch.from_pydict({**columns, "tags": grouped.tags, "tag_counts": grouped.counts})
 
 
 def _score_pass(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -> pa.RecordBatch:

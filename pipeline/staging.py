@@ -16,7 +16,7 @@ from pipeline.config import CatalogSettings, Settings
 from pipeline.errors import CatalogError
 from pipeline.inputs import Role
 from pipeline.labels import CheckedLabels, check_labels
-from pipeline.readers import LISTS, Rows, Wanted
+from pipeline.readers import LISTS, ROW, Rows, Wanted
 from pipeline.splitting import NAMES
 from pipeline.tables import Block, Database, Files
 from pipeline.taxonomy import Taxonomy
@@ -141,7 +141,7 @@ def _items_block(path: str, before: int, rows: Rows, layout: Layout, labels: _La
         values[layout.split] = pc.take(pa.array(list(NAMES.values())), place)
         unknown = pc.and_(pc.is_valid(spelt), pc.is_null(place))
         reasons = pc.if_else(unknown, "split is not train, validation or test", reasons)
-    number = pc.cast(pc.add(table["row"], before), pa.string())
+    number = pc.cast(pc.add(table[ROW], before), pa.string())
     ids = table[layout.catalog.item_id] if layout.catalog.item_id else number
     cells = {"text_id": pa.repeat(rows.text_ids, len(table)), "lists": table[LISTS]}
     cells |= {layout.place(name): column for name, column in values.items()}

@@ -13,12 +13,16 @@ import re
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import CatalogError
+from pipeline.inputs import extensions
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+CODECS = {".gz": "gzip", ".zst": "zstd"}
 MARKED = "[\ufdd0-\ufdef]"  # a pattern that finds markers; Arrow and Python read it alike
+LINE_FEED, CARRIAGE_RETURN = 10, 13
 _FIRST = 0xFDD0
 
 
@@ -100,9 +104,11 @@ class TextStream:
     def __init__(self, path: str) -> None:
         self.path = path
         self.marked = False  # has a byte been marked yet?
+        self.blank_lines = set[int]()  # numbers, from 1, of the blank lines among those read
+        self._line, self._in_line = 1, 0  # the line that comes next, and the bytes of it that were read already
         self._hashed = HashedFile(path)
         self._source: Any = self._hashed
-        compression = COMPRESSIONS.get(Path(path).suffix.lower())
+        compression = CODECS.get(extensions(path)[1])
         if compression is not None:
             self._source = pa.CompressedInputStream(pa.PythonFile(self._hashed, mode="r"), compression)
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("pipeline-mark")
@@ -115,6 +121,7 @@ class TextStream:
         self._fill(size)
         block = bytes(self._buffer[:size])
         del self._buffer[:size]
+        self._note_blank_lines(np.frombuffer(block, np.uint8))
         return block
 
     def head(self, size: int) -> str:
@@ -151,6 +158,18 @@ class TextStream:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _note_blank_lines(self, text: npt.NDArray[np.uint8]) -> None:
+        """Take down the numbers of the lines that hold nothing, or a carriage return only."""
+        ends = np.flatnonzero(text == LINE_FEED)
+        lengths = np.diff(ends, prepend=-1) - 1 - (text[ends - 1] == CARRIAGE_RETURN) if len(ends) else ends
+        if len(ends):
+            lengths[0] = self._in_line + np.count_nonzero(text[: ends[0]] != CARRIAGE_RETURN)
+            self.blank_lines.update((self._line + np.flatnonzero(lengths <= 0)).tolist())
+            self._in_line = 0
+        rest = text[ends[-1] + 1 :] if len(ends) else text
+        self._in_line += int(np.count_nonzero(rest != CARRIAGE_RETURN))
+        self._line += len(ends)
 
     def _fill(self, size: int) -> None:
         while len(self._buffer) < size and not self._ended:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipeline.config import Settings
 from pipeline.errors import CatalogError
 from pipeline.inputs import Role, input_paths
-from pipeline.readers import JSON_LINES, LISTS, Broken, Rows, Wanted, kind_of, missing_column, one_line, read
+from pipeline.readers import JSON_LINES, LINE, LISTS, ROW, Broken, Rows, Wanted, kind_of, missing_column, one_line, read
 from pipeline.rejects import Rejects, as_json
 
 MEMORY = "1GB"  # what DuckDB may take before it goes to disk
@@ -139,11 +139,12 @@ class Block:
         list_column: str = "",
     ) -> Block:
         """Return the block of some rows that were read; an id that is missing is a reason."""
-        missing = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(pc.fill_null(ids, ""))), 0)
-        n = pc.add(rows.table["row"], before - 1)
-        columns = {"n": n, "source": pa.repeat(path, len(n)), "line": rows.table["line"], "id": ids, **cells}
+        ids = pc.utf8_trim_whitespace(ids)
+        missing = pc.equal(pc.binary_length(pc.fill_null(ids, "")), 0)
+        n = pc.add(rows.table[ROW], before - 1)
+        columns = {"n": n, "source": pa.repeat(path, len(n)), "line": rows.table[LINE], "id": ids, **cells}
         reasons = _chunked(pc.if_else(missing, "no item_id", reasons))
-        wrong = rows.table.drop_columns(["row", "line"]).filter(pc.is_valid(reasons))
+        wrong = rows.table.drop_columns([ROW, LINE]).filter(pc.is_valid(reasons))
         raw = as_json(wrong, {name: name for name in wrong.column_names} | {LISTS: list_column})
         return cls(path, pa.table(columns), reasons, raw, rows.broken)
 

@@ -87,13 +87,13 @@ class Taxonomy:
         Rows may repeat; an empty name ends a path. Raises CatalogError that names file, line and reason.
         """
         from pipeline.labels import check_labels
-        from pipeline.readers import read_columns
+        from pipeline.readers import LINE, read_columns
 
         table = read_columns(file, columns=columns, expected=expected)
         checked = check_labels(levels, [table[name] for name in columns], stop_label=stop_label)
         wrong = pc.indices_nonzero(pc.is_valid(checked.reasons))
         if len(wrong):
-            line, reason = table["line"][wrong[0].as_py()], checked.reasons[wrong[0].as_py()]
+            line, reason = table[LINE][wrong[0].as_py()], checked.reasons[wrong[0].as_py()]
             raise CatalogError(f"{file} line {line}: {reason}; mend the declared taxonomy ({len(wrong)} such rows)")
         taxonomy = cls.learn(levels, checked.columns, stop_label)
         if not taxonomy.classes[0]:

@@ -26,12 +26,11 @@ __all__ = ["FitResult", "fit", "train", "write_probe"]
 N_PROBE = 64  # items whose probabilities an export is checked against
 
 
-def train(settings: Settings, features_folder: Path, folder: Path, *, work: Path, progress: Progress) -> None:
+def train(settings: Settings, features_folder: Path, folder: Path, *, progress: Progress) -> None:
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
     parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
-    `work` is the stage's directory for what must outlive a crash.
     """
     data = shards.read(features_folder)
     widths = data.widths

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.config import Settings
 from pipeline.counting import Counts
@@ -17,7 +16,6 @@ from pipeline.readers import one_array
 from pipeline.splitting import SQL, thresholds
 from pipeline.staging import Staged
 from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags, split_cells, words_of
-from pipeline.taxonomy import Taxonomy
 
 WINDOW = 65_536  # rows of the items taken at a time; a row group of items.parquet
 
@@ -30,7 +28,6 @@ class Windows:
     settings: Settings
     rules: TagRules
     counts: Counts
-    common: Taxonomy | None = None  # labels outside count as unknown; None: all labels stand
 
     @cached_property
     def schema(self) -> Any:
@@ -84,7 +81,6 @@ class Windows:
         applications, places = self._applications(rows, start)
         grouped = group_tags(applications, rows.num_rows, self.rules)
         self._reject(grouped, applications, places, rows)
-        labels = self._labels(rows)
         empty = pa.nulls(rows.num_rows, pa.string())
         columns = {
             "item_id": rows["id"],
@@ -93,7 +89,7 @@ class Windows:
             "tags": grouped.tags,
             "tag_counts": grouped.counts,
             "n_raw_tags": pa.array(grouped.n_raw, pa.int32()),
-            **dict(zip(catalog.levels, labels, strict=True)),
+            **{level: rows[f"l{k}"] for k, level in enumerate(catalog.levels)},
             "split": rows["split"],
         }
         table = pa.table(list(columns.values()), names=list(columns)).cast(self.schema)
@@ -132,11 +128,3 @@ class Windows:
         ids = rows["id"].take(pa.array(item)).to_pylist()
         raw = applications.raw.take(pa.array(grouped.rejected)).to_pylist()
         self.staged.database.rejects.add("tag", source, line, ids, raw, grouped.reasons)
-
-    def _labels(self, rows: Any) -> list[Any]:
-        """Return the labels of a window; from a class that is not common downwards they are unknown."""
-        columns = [one_array(rows[f"l{k}"]) for k in range(len(self.settings.catalog.levels))]
-        if self.common is None:
-            return columns
-        known = self.common.encode(columns) >= 0
-        return [pc.if_else(pa.array(known[:, k]), column, None) for k, column in enumerate(columns)]

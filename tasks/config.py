@@ -22,7 +22,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
 from luigi.task_register import Register
 
-from pipeline.config import Section, Settings, make_settings
+from pipeline.config import Section, Settings, make_settings, suggest
 from pipeline.errors import SettingsError
 
 EXIT_SETTINGS = 40
@@ -142,6 +142,11 @@ def _check_sections() -> None:
         if section not in known:
             raise SettingsError(f"[{section}] is a section neither of Tagladder nor of Luigi{suggest(section, known)}")
     shared = config.defaults()
+    for section, classes in _luigi_names().items():
+        for name in config[section] if config.has_section(section) else ():
+            close = get_close_matches(name.replace("-", "_"), classes, n=1, cutoff=0.8)
+            if name not in shared and close and close[0] != name.replace("-", "_"):
+                raise SettingsError(f"[{section}] {name}: Luigi has no such setting; did you mean '{close[0]}'?")
     for section, derived in SECTIONS.items():
         names = derived.get_param_names()
         for name in config[section] if config.has_section(section) else ():
@@ -153,14 +158,15 @@ def _check_sections() -> None:
                 )
 
 
-def suggest(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'epochs'?` for a near miss, else nothing.
+def _luigi_names() -> dict[str, list[str]]:
+    """Return the names of the settings of those sections of Luigi's own that luigi.cfg lists."""
+    from luigi.interface import core
+    from luigi.retcodes import retcode
+    from luigi.scheduler import scheduler
+    from luigi.worker import worker
 
-    >>> suggest("Epoch", ["epochs", "seed"])
-    "; did you mean 'epochs'?"
-    """
-    close = get_close_matches(name.lower(), known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    configs = {"core": core, "retcode": retcode, "scheduler": scheduler, "worker": worker}
+    return {section: list(configs[section].get_param_names()) for section in LUIGI_SETTINGS if section in configs}
 
 
 def check_flags(arguments: Sequence[str]) -> None:
@@ -176,7 +182,8 @@ def check_flags(arguments: Sequence[str]) -> None:
         flag = argument.partition("=")[0]
         if not flag.startswith("--") or any(name.startswith(flag) for name in known):
             continue
-        if close := get_close_matches(flag, flags, n=1, cutoff=0.85):
+        close = [name for name in flags if name.endswith(flag[1:])] or get_close_matches(flag, flags, cutoff=0.85)
+        if close:
             raise SettingsError(f"{flag}: no such flag; did you mean '{close[0]}'?")
 
 

@@ -19,6 +19,9 @@ class ShortErrors(logging.Filter):
             task = record.args[-1] if isinstance(record.args, tuple) and record.args else "task"
             record.msg, record.args = "%s: %s", (getattr(task, "task_family", task), error)
             record.exc_info = record.exc_text = None
+        if isinstance(error, MemoryError):
+            record.msg = "out of memory: %s; lower [network] hidden, the batch sizes or [features] hash_width"
+            record.args, record.exc_info, record.exc_text = (str(error),), None, None
         return True
 
 

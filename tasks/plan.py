@@ -74,4 +74,5 @@ class PlanRun(Dated):
 def tell_absent(task: InputFile) -> None:
     """Say which file is absent and which setting names it."""
     here = Path.cwd()
-    print(f"input: {task.path}: no such file, or not readable, seen from {here}; see {task.named_by}", file=sys.stderr)
+    what = "there is something, but no file that may be read" if Path(task.path).exists() else "no such file"
+    print(f"input: {task.path}: {what}, seen from {here}; see {task.named_by}", file=sys.stderr)

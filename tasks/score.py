@@ -25,7 +25,7 @@ class ScoreCatalog(Stage):
 
     def requires(self) -> dict[str, Any]:
         """Return the plan, the model, and the clean items to score: those of [scoring] or of [catalog]."""
-        role = "scoring" if "scoring" in self.identity.inputs else "training"
+        role = "scoring" if self.scores_another_catalog else "training"
         return {
             "plan": self.same_run(PlanRun, "plan"),
             "export": self.same_run(ExportModel, "export"),

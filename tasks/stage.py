@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import luigi
 from pipeline import artifacts
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
-from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant
+from pipeline.identity import STAGE_VERSIONS, UPSTREAMS, Identity, identify, significant
 from pipeline.progress import Progress, stage_progress
 from tasks import config
 from tasks.targets import DirectoryTarget
@@ -23,10 +24,22 @@ from tasks.targets import DirectoryTarget
 _identities: dict[str, Identity] = {}
 
 
+class RunDate(luigi.DateParameter):
+    """The date of a run; what is no date ends the command with one line."""
+
+    def parse(self, s: str) -> datetime.date:
+        """Return the date of YYYY-MM-DD."""
+        with config.mistakes_end_the_command():
+            try:
+                return datetime.date.fromisoformat(s)
+            except ValueError as error:
+                raise SettingsError(f"--date {s}: is not a date as YYYY-MM-DD ({error})") from None
+
+
 class Dated(luigi.Task):
     """A task whose identity is its date and the fingerprint of what it makes."""
 
-    date = luigi.DateParameter(default=datetime.date.today(), description="date of the run, YYYY-MM-DD")
+    date = RunDate(default=datetime.date.today(), description="date of the run, YYYY-MM-DD")
     fingerprint = luigi.Parameter(
         default="", positional=False, description="computed from settings and input files; leave it empty"
     )
@@ -53,6 +66,11 @@ class Dated(luigi.Task):
     def settings(self) -> Settings:
         """Return the settings of the run."""
         return self.identity.settings
+
+    @property
+    def scores_another_catalog(self) -> bool:
+        """Return whether [scoring] names items of its own."""
+        return "scoring" in self.identity.inputs
 
     @property
     def root(self) -> Path:
@@ -115,7 +133,7 @@ class Stage(Dated):
             "fingerprint": self.fingerprint,
             "stage_version": STAGE_VERSIONS[self.stage],
             "settings": significant(self.settings, self.stage),
-            "upstreams": {name: value for name, value in upstreams.items() if name != "plan"},
+            "upstreams": {name: value for name, value in upstreams.items() if name in UPSTREAMS.get(self.stage, ())},
         }
 
 
@@ -141,6 +159,9 @@ def current_identity() -> Identity:
     root = Path(settings.storage.root)
     digests = artifacts.Digests(root / "digests.json")
     identity = identify(settings, lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)
+    engine = identity.settings.training.engine
+    if find_spec(engine) is None:
+        raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
     if digests.changed:
         # A memory that only saves time; the plan is the first file that must be written.
         with suppress(ArtifactError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.clean import CleanTags
 from tasks.features import BuildFeatures
 from tasks.plan import PlanRun
 from tasks.stage import Stage
@@ -15,12 +16,13 @@ class TrainModel(Stage):
     stage = "train"
 
     def requires(self) -> dict[str, Any]:
-        """Return the plan and the features."""
-        return {"plan": self.same_run(PlanRun, "plan"), "features": self.same_run(BuildFeatures, "features")}
+        """Return plan and features; and the items to score, so that what is wrong with them is told before training."""
+        scored = {"scored": self.same_run(CleanTags, "scored", role="scoring")} if self.scores_another_catalog else {}
+        return {"plan": self.same_run(PlanRun, "plan"), "features": self.same_run(BuildFeatures, "features"), **scored}
 
     def run(self) -> None:
-        """Train; checkpoints lie in the work directory until the stage is published."""
+        """Train on the shards of the features."""
         from pipeline.training import train
 
         features = self.read("features")
-        self.publish(lambda folder, progress: train(self.settings, features, folder, work=self.work, progress=progress))
+        self.publish(lambda folder, progress: train(self.settings, features, folder, progress=progress))

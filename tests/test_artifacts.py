@@ -199,6 +199,7 @@ def test_digests_are_remembered_until_size_or_time_change(tmp_path, monkeypatch)
     path, memory = tmp_path / "a.csv", tmp_path / "digests.json"
     path.write_text("hello")
     os.utime(path, (1_000_000_000, 1_000_000_000))
+    monkeypatch.setattr("pipeline.digests.RECENT_SECONDS", -1)
     first = Digests(memory)
     assert first.of(path) == HELLO
     memory.write_text(first.as_json())
@@ -206,6 +207,19 @@ def test_digests_are_remembered_until_size_or_time_change(tmp_path, monkeypatch)
     assert Digests(memory).of(path) == HELLO
     os.utime(path, (1_000_000_001, 1_000_000_001))
     assert Digests(memory).of(path) == "read again"
+
+
+def test_a_copy_with_the_size_and_time_of_the_file_before_it_is_read_again(tmp_path, monkeypatch):
+    path, copy = tmp_path / "a.csv", tmp_path / "b.csv"
+    path.write_text("hello")
+    copy.write_text("other")
+    for file in (path, copy):
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    monkeypatch.setattr("pipeline.digests.RECENT_SECONDS", -1)
+    digests = Digests(tmp_path / "digests.json")
+    assert digests.of(path) == HELLO
+    copy.replace(path)
+    assert digests.of(path) == sha256_of(path) != HELLO
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(tmp_path):

@@ -60,29 +60,29 @@ texts = st.text(max_size=12) | st.text(st.sampled_from("aA&;%25amp#x-_. ßİ\u03
     st.lists(st.none() | st.lists(st.none() | texts, max_size=6), max_size=6), st.sampled_from([CLEAN, ALL, NOTHING])
 )
 def test_clean_tags_are_sorted_distinct_and_clean_already(rows, settings):
-    found = clean_tags(pa.array(rows, pa.list_(pa.string())), settings)
+    found = clean_tags(pa.array(rows, pa.list_(pa.string())), settings).tags
     assert len(found) == len(rows)
     for tags in found.to_pylist():
         assert tags == sorted(set(tags)) and all(0 < len(tag) <= settings.max_tag_length for tag in tags)
-    assert clean_tags(found, settings).equals(found)
+    assert clean_tags(found, settings).tags.equals(found)
 
 
 @given(st.lists(st.lists(texts, max_size=6), max_size=6))
 def test_the_order_of_tags_and_of_items_does_not_matter(rows):
     kind = pa.list_(pa.string())
-    forward = clean_tags(pa.array(rows, kind), CLEAN).to_pylist()
-    backward = clean_tags(pa.array([row[::-1] for row in rows[::-1]], kind), CLEAN).to_pylist()
+    forward = clean_tags(pa.array(rows, kind), CLEAN).tags.to_pylist()
+    backward = clean_tags(pa.array([row[::-1] for row in rows[::-1]], kind), CLEAN).tags.to_pylist()
     assert forward == backward[::-1]
 
 
 def test_a_slice_of_lists_is_cleaned_as_itself():
     rows = pa.array([["A"], None, ["B", "b"], []])
-    assert clean_tags(rows.slice(1, 2), CLEAN).to_pylist() == [[], ["b"]]
+    assert clean_tags(rows.slice(1, 2), CLEAN).tags.to_pylist() == [[], ["b"]]
 
 
 def test_tags_over_the_length_go_however_long_their_escapes_are():
     rows = pa.array([["x" * 100, "x" * 101, "&quot;" + "y" * 99 + "&quot;", "z" * 10_000]])
-    assert clean_tags(rows, CLEAN).to_pylist() == [["x" * 100, "y" * 99]]
+    assert clean_tags(rows, CLEAN).tags.to_pylist() == [["x" * 100, "y" * 99]]
 
 
 def test_escaped_separators_separate():
@@ -223,16 +223,16 @@ def test_no_labelled_item_in_the_training_part_is_an_error(tmp_path):
         clean_csv(tmp_path, text, catalog={"split": "part"})
 
 
-def test_classes_too_rare_count_as_unknown(tmp_path):
+def test_classes_too_rare_are_not_learned_and_their_labels_stay(tmp_path):
     found = clean_csv(
         tmp_path,
         f"{HEADER}\n{GOOD}4,x,y,Horror,Ghosts\n5,x,y,War,\n6,x,y,War,\n",
         clean_settings={"min_class_items": 2},
     )
-    labels = [(item["genre"], item["theme"]) for item in found.items]
-    assert (
-        labels == [("Horror", "Zombies"), ("Horror", "Zombies"), (None, None), ("Horror", None)] + [("War", None)] * 2
-    )
+    assert [item["theme"] for item in found.items] == ["Zombies", "Zombies", "City", "Ghosts", None, None]
+    taxonomy = Taxonomy.from_json((found.folder / "taxonomy.json").read_text())
+    assert taxonomy.classes[0] == (("Horror",), ("War",))
+    assert taxonomy.classes[1] == (("Horror", "Zombies"), ("War", "-"))
 
 
 def test_a_declared_taxonomy_rejects_other_labels_and_is_kept_whole(tmp_path):

@@ -107,7 +107,7 @@ def test_a_network_that_does_not_fit_the_features_is_refused():
 
 def test_raw_tags_are_cleaned_as_in_training(saved):
     model = load_model(saved)
-    clean, raw = model.predict([["farmhouse", "zombies"], ["  ZOMBIES", "Farmhouse!", "zombies"]])
+    clean, raw = model.predict([["farmhouse", "zombies"], ["  ZOMBIES", "Farmhouse!"]])
     assert clean == raw
     assert clean.n_tags == 2
     assert clean.n_unseen_tags == 0

@@ -192,9 +192,22 @@ def test_the_compile_directory_is_private(monkeypatch, tmp_path):
     open_to_all.mkdir(parents=True)
     open_to_all.chmod(0o777)
     folder = symbolic.private_folder("theano")
-    assert folder == open_to_all
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder == open_to_all / "0"
+    assert stat.S_IMODE(open_to_all.stat().st_mode) == stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert f"base_compiledir={folder}" in symbolic.complete_flags("", engine="theano").split(",")
+
+
+def test_two_processes_compile_into_directories_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = (
+        "import sys; from pipeline.ops import symbolic; print(symbolic.private_folder('theano'), flush=True); input()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdin is not None and other.stdout is not None
+    assert other.stdout.readline().strip() == str(tmp_path / "tagladder" / "theano" / "0")
+    assert symbolic.private_folder("theano").name == "1"
+    assert symbolic.private_folder("theano").name == "1"  # this process keeps what it has
+    other.communicate("\n")
 
 
 def test_a_cache_that_cannot_be_used_gives_a_private_temporary_directory(monkeypatch, tmp_path):

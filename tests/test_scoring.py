@@ -130,7 +130,7 @@ def test_an_id_keeps_its_type(ids):
 
 def test_raw_tags_are_cleaned_on_request():
     raw = pa.RecordBatch.from_pydict({"item_id": [1], "tags": [["ZOMBIES ", "zombies", "Farmhouse"]]})
-    clean = pa.RecordBatch.from_pydict({"item_id": [1], "tags": [["farmhouse", "zombies"]]})
+    clean = pa.RecordBatch.from_pydict({"item_id": [1], "tags": [["farmhouse", "zombies"]], "tag_counts": [[1, 2]]})
     assert score_batch(MODEL, raw, clean=True, scoring=ScoringSettings()).equals(
         score_batch(MODEL, clean, clean=False, scoring=ScoringSettings())
     )

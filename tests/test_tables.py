@@ -13,13 +13,13 @@ from small_catalog import GOOD, HEADER, clean_csv, clean_files
 from pipeline.config import make_settings
 from pipeline.errors import CatalogError
 from pipeline.inputs import input_paths
-from pipeline.readers import LISTS, Wanted, read
+from pipeline.readers import LINE, LISTS, Wanted, read
 
 
 def rows_of(path, *columns, **options):
     """Return the good rows as tuples of line and values, and the broken ones as pairs of line and reason."""
     blocks = list(read(str(path), Wanted(columns, **options)))
-    good = [tuple(row[name] for name in ("line", *columns)) for block in blocks for row in block.table.to_pylist()]
+    good = [tuple(row[name] for name in (LINE, *columns)) for block in blocks for row in block.table.to_pylist()]
     return good, [(broken.line, broken.reason) for block in blocks for broken in block.broken]
 
 
@@ -63,7 +63,7 @@ def test_json_lines_break_alone(tmp_path):
     path = write(tmp_path, "a.jsonl", text)
     blocks = list(read(str(path), Wanted(("a", "b"), list_column="b")))
     good = [row for block in blocks for row in block.table.to_pylist()]
-    assert [(row["line"], row["a"], row["b"], row[LISTS]) for row in good] == [
+    assert [(row[LINE], row["a"], row["b"], row[LISTS]) for row in good] == [
         (1, "1", None, ["x", "2", None]),
         (6, None, "y\ufffd", None),  # NUL does not survive: files of C programs end there
     ]
@@ -282,13 +282,12 @@ cells = st.text(st.sampled_from('a1 ;"\n\r,é\0\u202e\ud7ff😀=\t-\\'), max_siz
 def test_every_row_of_a_csv_ends_cleaned_or_rejected_exactly_once(tmp_path_factory, rows, chop):
     folder = tmp_path_factory.mktemp("catalog")
     body = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows]
-    rows_written = [row for row in rows if any(row)]
     if chop:  # one row too short
         body.append("chopped")
     text = HEADER + "\n" + "\n".join([*body, "good1,x,y,A,B", "good2,x,y,C,D"]) + "\n"
     found = clean_csv(folder, text)
     kept = [reject for reject in found.rejects if reject["scope"] == "item"]
-    assert len(found.items) + len(kept) == len(rows_written) + 2 + chop
+    assert len(found.items) + len(kept) == len(rows) + 2 + chop
     ids = [item["item_id"] for item in found.items]
     assert len(set(ids)) == len(ids)
     assert len({reject["line"] for reject in kept}) == len(kept)
@@ -319,3 +318,23 @@ def test_whatever_the_bytes_there_is_no_error_but_a_catalog_error(tmp_path_facto
         clean_files(folder, catalog={"items": name})
     except CatalogError as error:
         assert str(folder) in str(error) or "labelled" in str(error)
+
+
+def test_a_row_of_empty_fields_is_a_row_and_a_blank_line_is_none(tmp_path):
+    write(tmp_path, "a.csv", "tags,genre\nx,Horror\n,\n\ny,Comedy\n")
+    catalog = {"item_id": "", "title": "", "levels": "genre", "items": "a.csv"}
+    found = clean_files(tmp_path, catalog=catalog)
+    assert [(item["item_id"], item["tags"]) for item in found.items] == [(1, ["x"]), (2, []), (3, ["y"])]
+
+
+def test_columns_may_be_called_row_and_line(tmp_path):
+    write(tmp_path, "a.csv", "row,line,genre\n7,x,Horror\n8,y,Comedy\n")
+    catalog = {"item_id": "row", "title": "", "tags_column": "line", "levels": "genre", "items": "a.csv"}
+    assert [item["item_id"] for item in clean_files(tmp_path, catalog=catalog).items] == [7, 8]
+
+
+def test_blanks_around_an_id_do_not_count(tmp_path):
+    write(tmp_path, "a.csv", "item_id,tags,genre\n 1,x,Horror\n2 ,y,Comedy\n1,z,Comedy\n")
+    found = clean_files(tmp_path, catalog={"title": "", "levels": "genre", "items": "a.csv"})
+    assert [item["item_id"] for item in found.items] == [1, 2]
+    assert found.reasons == [("item", 4, "duplicate item_id")]

@@ -332,3 +332,27 @@ def test_a_published_file_that_changed_is_found_before_it_is_used(project):
     code, _, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-n-best", "2")
     assert code == 30
     assert "model.h5: has changed since it was published; remove" in err
+
+
+def test_what_is_no_date_ends_with_40_and_one_line(project):
+    code, _, err = project.run("ScoreCatalog", "--date", "2026-13-45")
+    assert code == 40
+    assert "--date 2026-13-45: is not a date as YYYY-MM-DD" in err
+    assert "Traceback" not in err
+
+
+def test_what_is_wrong_with_the_catalog_to_score_is_told_before_training(project):
+    (project.folder / "new.csv").write_text("item_id,tags\n1,zombie\n")
+    before = project.results()
+    code, _, err = project.run("ScoreCatalog", "--scoring-items", "new.csv", "--network-hidden", "5")
+    assert code == 30
+    assert "new.csv: there is no column 'title'" in err
+    assert project.stages_since(before) == []
+
+
+def test_training_that_diverges_publishes_nothing(project):
+    before = project.results()
+    code, _, err = project.run("ScoreCatalog", "--date", DATE, "--training-learning-rate", "1e30")
+    assert code == 30
+    assert "TrainModel: training diverged in epoch 1" in err
+    assert project.stages_since(before) == []

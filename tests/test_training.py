@@ -27,7 +27,7 @@ def settings(**training):
 def trained(tmp_path, features_folder, name="train", progress=SILENT, **training):
     folder = tmp_path / name
     folder.mkdir()
-    train(settings(**training), features_folder, folder, work=tmp_path / "work", progress=progress)
+    train(settings(**training), features_folder, folder, progress=progress)
     return folder
 
 
