@@ -48,7 +48,10 @@ def make_model(*, settings=None, seed=7, calibration=None, provenance=None):
 
 
 def make_items(n, *, seed=3, ids=None):
-    """Return n clean items: some without tags, some with unseen ones, a third labelled, one stopped at the genre."""
+    """Return n clean items: some without tags, some with unseen ones, two thirds labelled, half of these stopped.
+
+    A tag was applied once to five times.
+    """
     rng = np.random.default_rng(seed)
     known = np.array([*TAGS, "unheard of"])
     rows = [sorted(rng.choice(known, size=rng.integers(0, 4), replace=False).tolist()) for _ in range(n)]
@@ -61,7 +64,7 @@ def make_items(n, *, seed=3, ids=None):
                 [None if k % 5 == 4 else f"Film {k} \N{GREEK SMALL LETTER OMEGA}" for k in range(n)], pa.string()
             ),
             "tags": pa.array(rows, pa.list_(pa.string())),
-            "tag_counts": pa.array([[1] * len(row) for row in rows], pa.list_(pa.int32())),
+            "tag_counts": pa.array([rng.integers(1, 6, len(row)).tolist() for row in rows], pa.list_(pa.int32())),
             "genre": pa.array(genres, pa.string()),
             "theme": pa.array(themes, pa.string()),
         }

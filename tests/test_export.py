@@ -1,43 +1,54 @@
 """Stage 4: the model file is made only if NumPy agrees with the engine, and evaluation.json is right by hand."""
 
+import itertools
 import json
+from collections import Counter
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy import sparse
+from scipy import optimize, sparse
 
 from pipeline import artifacts, features, parameters, shards
-from pipeline.calibration import Calibration
+from pipeline.calibration import Calibration, cool
 from pipeline.config import Settings
+from pipeline.decoding import decode
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate
 from pipeline.export import export
 from pipeline.hdf5 import write_array
 from pipeline.model import load_model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.progress import SILENT
+from pipeline.scoring import score
 from pipeline.shards import LabelledItems
 from pipeline.taxonomy import Taxonomy
 
 LEVELS = ("genre", "theme")
 SETTINGS = Settings(catalog={"levels": LEVELS}, features={"hash_width": 64})
 LABELS = [("Horror", "Zombies"), ("Horror", "Ghosts"), ("Drama", "War"), ("Drama", "Zombies"), ("Comedy", "-")]
-TAGS = [["undead"], ["haunted"], ["trenches"], ["metaphor"], ["laughs"]]
+TAGS = [["undead"], ["haunted", "house"], ["mud", "trenches"], ["metaphor"], ["house", "laughs"]]
+COUNTS = [[2], [1, 5], [3, 1], [1], [4, 1]]
 
 
-def write_clean(folder, *, splits):
+def write_clean(folder, *, splits, labels):
+    """Write 60 items; the labels of a part, where it has its own, come in turn."""
     rows = range(60)
+    parts = [splits[k % len(splits)] for k in rows]
+    turns = {part: itertools.cycle(labels.get(part, ())) for part in set(parts)}
+    given = [next(turns[part]) if part in labels else LABELS[k % 5] for k, part in enumerate(parts)]
     columns = {
         "item_id": pa.array(rows),
         "tags": pa.array([TAGS[k % 5] for k in rows]),
-        "tag_counts": pa.array([[1]] * 60, pa.list_(pa.int32())),
-        "split": pa.array([splits[k % len(splits)] for k in rows]),
-        "genre": pa.array([LABELS[k % 5][0] for k in rows]),
-        "theme": pa.array([LABELS[k % 5][1] for k in rows]),
+        "tag_counts": pa.array([COUNTS[k % 5] for k in rows], pa.list_(pa.int32())),
+        "split": pa.array(parts),
+        "genre": pa.array([genre for genre, _ in given]),
+        "theme": pa.array([theme for _, theme in given]),
     }
     pq.write_table(pa.table(columns), folder / "items.parquet")
+    pq.write_table(pa.table({"scope": pa.array([], pa.string())}), folder / "rejects.parquet")
     taxonomy = Taxonomy.learn(LEVELS, [columns[level] for level in LEVELS], "-")
     (folder / "taxonomy.json").write_text(taxonomy.to_json(), "utf-8")
 
@@ -45,8 +56,8 @@ def write_clean(folder, *, splits):
 def write_train(folder, features_folder, *, error=0.0):
     """Leave behind what stage 3 does, from drawn weights; the engine's probe is off by `error`."""
     data = shards.read(features_folder)
-    taxonomy_sizes = tuple(int(size) + 1 for size in data.train.labels.max(axis=0))
-    config = NetworkConfig(data.widths.n_vocabulary, data.widths.n_features, data.widths.n_dense, 8, taxonomy_sizes)
+    widths = data.widths
+    config = NetworkConfig(widths.n_vocabulary, widths.n_features, widths.n_dense, 8, tuple(widths.n_classes))
     network = FeedbackNetwork.initialise(config, np.random.default_rng(1))
     parameters.save(folder / "parameters.h5", network)
     (folder / "network.json").write_text(json.dumps(config.to_json()))
@@ -59,13 +70,16 @@ def write_train(folder, features_folder, *, error=0.0):
             write_array(file, f"log_probabilities_{level}", np.log(np.exp(values) + np.float32(error)))
 
 
-def make_stages(root, *, splits=("train", "train", "train", "validation", "test", "train", "train"), error=0.0):
-    def publish(stage, write):
-        artifacts.publish(root / stage, write, work=root / f"work-{stage}", facts={})
+def publish(root, stage, write):
+    artifacts.publish(root / stage, write, work=root / f"work-{stage}", facts={})
 
-    publish("clean", lambda folder: write_clean(folder, splits=splits))
-    publish("features", lambda folder: features.build(SETTINGS, root / "clean", folder))
-    publish("train", lambda folder: write_train(folder, root / "features", error=error))
+
+def make_stages(
+    root, *, splits=("train", "train", "train", "validation", "test", "train", "train"), labels=None, error=0.0
+):
+    publish(root, "clean", lambda folder: write_clean(folder, splits=splits, labels=labels or {}))
+    publish(root, "features", lambda folder: features.build(SETTINGS, root / "clean", folder))
+    publish(root, "train", lambda folder: write_train(folder, root / "features", error=error))
     return root
 
 
@@ -128,6 +142,93 @@ def test_the_temperatures_of_the_validation_part_are_in_the_model(tmp_path):
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert load_model(folder / "model.h5").calibration.to_json() == evaluation["temperatures"]
     assert evaluation["temperatures"]["legal"] != [1.0, 1.0]
+
+
+# Each part of 20 items has labels of its own. Those of the validation part agree with the drawn network more often
+# than not, so that the best temperatures lie within their bounds.
+UNDEAD, GHOSTS = ("Horror", "Zombies"), ("Horror", "Ghosts")
+COMEDY, TRENCHES, METAPHOR = ("Comedy", "-"), ("Drama", "War"), ("Drama", "Zombies")
+PARTS = {
+    "train": [TRENCHES, TRENCHES, METAPHOR, GHOSTS],
+    "validation": [
+        *(METAPHOR, GHOSTS, TRENCHES, COMEDY, UNDEAD, GHOSTS, GHOSTS, GHOSTS, UNDEAD, UNDEAD),
+        *(GHOSTS, COMEDY, UNDEAD, COMEDY, UNDEAD, METAPHOR, UNDEAD, GHOSTS, GHOSTS, GHOSTS),
+    ],
+    "test": [COMEDY, COMEDY, UNDEAD, COMEDY, TRENCHES],
+}
+
+
+def items_of_part(clean, part):
+    """Return the items of a part as stage 1 left them, one dict each."""
+    return [item for item in pq.read_table(clean / "items.parquet").to_pylist() if item["split"] == part]
+
+
+def best_temperatures(model, items):
+    """Return the temperatures that make the items' own labels likeliest, legal and raw, by a search without gradient.
+
+    The logits are those of the items' tags as scoring reads them; the paths are gone through one by one.
+    """
+    features = model.transform.transform(pa.Table.from_pylist(items))
+    logits = [level.astype(float) for level in model.network.logits(Inputs(features.tag_index, features.features))]
+    classes = [{path: k for k, path in enumerate(level)} for level in model.taxonomy.classes]
+    paths = [(classes[0][path[:1]], k) for path, k in classes[1].items()]
+    labels = [(classes[0][(item["genre"],)], classes[1][item["genre"], item["theme"]]) for item in items]
+
+    def loss_of_paths(temperatures):
+        loss = 0.0
+        for row, label in enumerate(labels):
+            score = {path: sum(logits[k][row, path[k]] / temperatures[k] for k in (0, 1)) for path in paths}
+            loss += np.log(sum(np.exp(value) for value in score.values())) - score[label]
+        return loss
+
+    def loss_of_head(temperature, k):
+        scaled = logits[k] / temperature
+        given = [scaled[row, label[k]] for row, label in enumerate(labels)]
+        return np.log(np.exp(scaled).sum(axis=1)).sum() - sum(given)
+
+    bounds = (0.05, 20)
+    legal = optimize.minimize(
+        loss_of_paths, (1, 1), method="Nelder-Mead", bounds=[bounds] * 2, options={"xatol": 1e-6, "fatol": 1e-10}
+    )
+    raw = [optimize.minimize_scalar(loss_of_head, bounds=bounds, args=(k,), method="bounded").x for k in (0, 1)]
+    return {"legal": legal.x.tolist(), "raw": raw}
+
+
+def test_each_part_serves_its_own_purpose(tmp_path):
+    folder = run_export(make_stages(tmp_path, splits=("train", "validation", "test"), labels=PARTS))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    parts = {part: items_of_part(tmp_path / "clean", part) for part in PARTS}
+    assert {part: Counter(item["genre"] for item in items) for part, items in parts.items()} == {
+        "train": {"Drama": 15, "Horror": 5},
+        "validation": {"Horror": 14, "Drama": 3, "Comedy": 3},
+        "test": {"Comedy": 12, "Horror": 4, "Drama": 4},
+    }
+    # The temperatures are the best of the validation part, each label at its own item.
+    expected = best_temperatures(load_model(folder / "model.h5"), parts["validation"])
+    for kind in ("legal", "raw"):
+        assert evaluation["temperatures"][kind] == pytest.approx(expected[kind], rel=1e-3)
+        assert all(0.1 < temperature < 10 for temperature in expected[kind])
+    # The class that is most frequent in the training part, and how often it is right in the test part.
+    genre, theme = evaluation["levels"]
+    assert (genre["majority_class"], genre["majority_accuracy"]) == (["Drama"], pytest.approx(4 / 20))
+    assert (theme["majority_class"], theme["majority_accuracy"]) == (["Drama", "War"], pytest.approx(4 / 20))
+
+
+def test_scoring_the_clean_items_gives_what_the_shards_give(tmp_path):
+    """Tags, their counts and their order come to the network in two ways: through stage 2 and in stage 5."""
+    folder = run_export(make_stages(tmp_path), "unpublished")
+    publish(tmp_path, "export", lambda build: (folder / "model.h5").rename(build / "model.h5"))
+    (tmp_path / "scores").mkdir()
+    score(SETTINGS, tmp_path / "export", tmp_path / "clean", tmp_path / "scores", run="r1", progress=SILENT)
+    rows = {row["item_id"]: row for row in pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()}
+    model, data = load_model(tmp_path / "export" / "model.h5"), shards.read(tmp_path / "features")
+    logits = model.network.logits(Inputs(data.test.tag_index, data.test.features))
+    decoded = decode(cool(logits, model.calibration.legal), model.taxonomy, n_best=1)
+    item_ids = pa.chunked_array(list(shards.read_item_ids(tmp_path / "features"))).to_pylist()
+    scored = [rows[item_id] for item_id in item_ids[-len(data.test) :]]
+    assert len(scored) == 8
+    assert [row["path"] for row in scored] == [model.taxonomy.path_names(path) for path in decoded.path[:, 0]]
+    assert [row["path_probability"] for row in scored] == pytest.approx(decoded.path_probability[:, 0], rel=1e-5)
 
 
 def test_exporting_twice_gives_the_same_bytes(tmp_path):

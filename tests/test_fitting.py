@@ -92,6 +92,36 @@ def test_the_same_seed_gives_the_same_bytes_with_and_without_prefetch(engine):
     assert trained(seed=8) != trained()
 
 
+@pytest.fixture(scope="module")
+def plainly_trained():
+    return parameters.flatten(fit(network(), make_examples(), None, quick(epochs=1)).network)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weight_decay": 0.5},
+        {"label_smoothing": 0.3},
+        {"level_weights": (1.0, 4.0)},
+        {"dropout": 0.6},
+        {"dropout": 0.0},
+        {"tag_dropout": 0.5},
+        {"tag_dropout": 0.0},
+        {"clip_norm": 0.01},
+        {"optimizer": "adagrad"},
+        {"learning_rate": 0.04},
+        {"seed": 8},
+        {"batch_size": 48},
+        {"epochs": 2},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_a_setting_reaches_the_weights(plainly_trained, change):
+    result = fit(network(), make_examples(), None, quick(**{"epochs": 1, **change}))
+    differences = [np.abs(value - plainly_trained[name]) for name, value in parameters.flatten(result.network).items()]
+    assert max(difference.max() for difference in differences) > 1e-3  # far above rounding
+
+
 @pytest.mark.slow
 @every_engine
 def test_a_cold_and_a_warm_compile_cache_give_the_same_bytes(engine, tmp_path):

@@ -8,7 +8,7 @@ import stage_code
 
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
-from pipeline.identity import Identity, engine_name, identify
+from pipeline.identity import STAGE_VERSIONS, Identity, engine_name, identify
 from pipeline.inputs import expand
 
 STAGES = ["clean", "features", "train", "export", "score"]
@@ -50,6 +50,23 @@ def changed(one: Identity, other: Identity) -> list[str]:
 )
 def test_a_setting_changes_the_stages_from_its_own_on(items, section, name, value, stages):
     assert changed(identity(items), identity(items, **{section: {name: value}})) == stages
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_new_version_of_a_stage_changes_it_and_what_follows_and_no_other(items, monkeypatch, stage):
+    before = identity(items)
+    monkeypatch.setitem(STAGE_VERSIONS, stage, STAGE_VERSIONS[stage] + 1)
+    assert changed(before, identity(items)) == STAGES[STAGES.index(stage) :]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_items_to_score_are_cleaned_anew_by_a_new_version_of_stage_1_alone(items, monkeypatch, stage):
+    other = items.with_name("other.csv")
+    other.write_text("item_id,tags\n2,b\n")
+    before = identity(items, scoring={"items": str(other)})
+    monkeypatch.setitem(STAGE_VERSIONS, stage, STAGE_VERSIONS[stage] + 1)
+    after = identity(items, scoring={"items": str(other)})
+    assert (before.fingerprints["scored"] != after.fingerprints["scored"]) == (stage == "clean")
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the values below are of no setting's type

@@ -109,7 +109,14 @@ def test_items_without_labels_titles_or_counts_are_scored():
     items = make_items(5).select(["item_id", "tags"])
     scores = scores_of(items)
     assert scores["given_path"] == scores["title"] == [None] * 5
-    assert scores["path"] == scores_of(make_items(5))["path"]
+    once = items.append_column("tag_counts", pa.array([[1] * len(row) for row in items["tags"].to_pylist()]))
+    assert scores == scores_of(once)
+
+
+def test_a_tag_that_was_applied_more_often_counts_for_more():
+    items = make_items(5)
+    assert max(itertools.chain(*items["tag_counts"].to_pylist())) > 1
+    assert scores_of(items)["path_probability"] != scores_of(items.drop_columns(["tag_counts"]))["path_probability"]
 
 
 def test_an_item_without_tags_is_scored_and_flagged():
