@@ -1,5 +1,6 @@
 """Publication: whole or not at all, verified, and pointers that only move forward."""
 
+import errno
 import json
 import os
 import subprocess
@@ -179,6 +180,27 @@ def test_the_pointer_of_the_date_is_written_last(tmp_path, monkeypatch):
     monkeypatch.setattr(pointers, "replace_link", lambda link, target, *, work: written.append(link.name))
     pointers.point(tmp_path, pointer("2026-11-22", "r1"))
     assert written == ["latest.json", "latest", "latest_model.h5", "2026-11-22.json"]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_where_there_are_no_links_the_pointers_stand_without_them(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, "no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    pointers.point(tmp_path, pointer("2026-11-22", "r1"))
+    assert pointers.latest(tmp_path) == pointers.read(pointers.of_date(tmp_path, "2026-11-22"))
+    assert sorted(path.name for path in (tmp_path / "published").iterdir()) == ["2026-11-22.json", "latest.json"]
+
+
+def test_a_link_that_fails_otherwise_is_an_error_before_the_pointer_of_the_date(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(ArtifactError, match="no space left"):
+        pointers.point(tmp_path, pointer("2026-11-22", "r1"))
+    assert not pointers.of_date(tmp_path, "2026-11-22").exists()
 
 
 def test_a_damaged_pointer_is_told(tmp_path):

@@ -168,6 +168,10 @@ def test_all_probabilities_sum_to_one_and_a_parent_to_its_children(case):
         assert from_children == pytest.approx(every_level[k - 1])
 
 
+def test_logits_of_any_size_have_probabilities():
+    assert path_probabilities([np.array([[1000.0, 0.0]]), np.zeros((1, 3))], LADDER).tolist() == [[1.0, 0.0, 0.0]]
+
+
 @given(networks_outputs())
 def test_a_row_does_not_depend_on_the_rows_beside_it(case):
     ladder, levels = case

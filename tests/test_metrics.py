@@ -60,6 +60,21 @@ def test_gaps_of_opposite_sign_cancel_within_a_bin_and_not_between_bins():
     assert apart == pytest.approx((0.5 + 0.6) / 2)
 
 
+def test_there_are_fifteen_bins_closed_above():
+    def error(*confidence):
+        return metrics.expected_calibration_error(np.array(confidence), np.array([True, False]))
+
+    # .2 is the upper edge of (2/15, 3/15], where .19 is too; .61 and .69 lie in (9/15, 10/15] and (10/15, 11/15].
+    assert error(0.2, 0.19) == pytest.approx((0.8 - 0.19) / 2)
+    assert error(0.2, 0.21) == pytest.approx((0.8 + 0.21) / 2)
+    assert error(0.61, 0.69) == pytest.approx((0.39 + 0.69) / 2)
+
+
+def test_f1_leaves_unknown_labels_out():
+    scores = metrics.f1_scores(np.array([0, 0, 1, 1, 5]), np.array([0, 1, 1, -1, -1]))
+    assert scores == metrics.f1_scores(np.array([0, 0, 1]), np.array([0, 1, 1]))
+
+
 def test_f1_by_hand():
     # class 0: TP 1, FP 1, FN 1 -> .5; class 1: TP 1, FP 0, FN 1 -> 2/3; class 2: TP 0, FP 1, FN 0 -> 0.
     scores = metrics.f1_scores(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]))

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
 import pytest
 
 from pipeline import artifacts, pointers
@@ -120,7 +121,11 @@ def test_the_first_run_publishes_five_stages_and_points_to_the_scores(first_run)
     latest = project.root / "published" / "latest"
     assert latest.resolve() == project.root / pointer.folder
     assert (latest / "scores.parquet" / "part-00000.parquet").is_file()
-    assert (latest / "scores.h5").is_file()
+    with h5py.File(latest / "scores.h5") as file:
+        assert (file.attrs["run"], file.attrs["model"]) == (pointer.run, pointer.model)
+    model = project.root / "published" / "latest_model.h5"
+    assert model.resolve() == project.root / "export" / pointer.model / "model.h5"
+    assert model.is_file()
 
 
 def test_the_manifests_name_settings_and_upstreams(first_run):
@@ -227,6 +232,15 @@ def test_a_range_of_dates_fills_the_days_without_results(project):
     assert pointers.latest(project.root).date == DATE
 
 
+def test_a_range_of_dates_leaves_the_past_alone_under_other_settings(project):
+    run = pointers.latest(project.root).run
+    days = ("--start", "2026-11-22", "--stop", "2026-11-24", "--days-back", "99999")
+    code, _, err = project.run("RangeDaily", "--of", "ScoreCatalog", *days, "--scoring-n-best", "1")
+    assert code == 0, err
+    assert pointers.read(pointers.of_date(project.root, DATE)).run == run
+    assert pointers.read(pointers.of_date(project.root, "2026-11-22")).run != run
+
+
 def test_a_change_of_scoring_runs_stage_5_only(project):
     before = project.results()
     project.score("--scoring-n-best", "1")
@@ -324,15 +338,23 @@ def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
     assert list((project.root / "work").glob("*/build")) == []
 
 
-def test_a_published_file_that_changed_is_found_before_it_is_used(project):
-    (items,) = project.root.glob("clean/*/items.parquet")
-    content = bytearray(items.read_bytes())
+@pytest.mark.parametrize(
+    ("file", "flags", "stage"),
+    [
+        ("clean/*/items.parquet", ("--features-max-tags", "9"), "BuildFeatures"),
+        ("clean/*/statistics.json", ("--scoring-n-best", "2"), "ScoreCatalog"),
+        ("export/*/evaluation.json", ("--scoring-n-best", "2"), "ScoreCatalog"),
+    ],
+)
+def test_a_published_file_that_changed_is_found_before_it_is_used(project, file, flags, stage):
+    (path,) = project.root.glob(file)
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    items.write_bytes(content)
+    path.write_bytes(content)
     before, latest = project.results(), pointers.latest(project.root)
-    code, _, err = project.run("ScoreCatalog", "--date", DATE, "--features-max-tags", "9")
+    code, _, err = project.run("ScoreCatalog", "--date", DATE, *flags)
     assert code == 30
-    assert f"BuildFeatures: {items.relative_to(project.folder)}: has changed since it was published; remove" in err
+    assert f"{stage}: {path.relative_to(project.folder)}: has changed since it was published; remove" in err
     assert project.stages_since(before) == []
     assert pointers.latest(project.root) == latest
 
@@ -359,3 +381,21 @@ def test_training_that_diverges_publishes_nothing(project):
     assert code == 30
     assert "TrainModel: training diverged in epoch 1" in err
     assert project.stages_since(before) == []
+
+
+def test_settings_that_were_in_force_before_give_the_date_its_earlier_run_back(project):
+    run = pointers.latest(project.root).run
+    project.score("--scoring-n-best", "1")
+    assert pointers.read(pointers.of_date(project.root, DATE)).run != run
+    before = project.results()
+    project.score()
+    assert project.stages_since(before) == []
+    assert pointers.read(pointers.of_date(project.root, DATE)).run == pointers.latest(project.root).run == run
+
+
+def test_a_damaged_pointer_of_the_date_is_written_anew(project):
+    path = pointers.of_date(project.root, DATE)
+    pointer = pointers.read(path)
+    path.write_text("{")
+    project.score()
+    assert pointers.read(path) == pointer

@@ -85,6 +85,22 @@ def test_json_gives_it_back():
             Taxonomy.from_json(text)
 
 
+def test_a_name_that_only_another_parent_has_is_unknown_also_behind_the_last_class():
+    ladder = Taxonomy.of(LEVELS, [("Drama", "Zombies"), ("Horror", "Ghosts")])
+    assert ladder.encode(columns(("Horror", "Zombies"), ("Drama", "Ghosts"))).tolist() == [[1, -1], [0, -1]]
+
+
+def test_a_stop_label_of_ones_own_stops_and_a_dash_is_a_name_then():
+    rows = columns(("Drama", "none"), ("Horror", "-"), ("Western", None))
+    ladder = Taxonomy.learn(LEVELS, rows, "none")
+    assert ladder.classes[1] == (("Drama", "none"), ("Horror", "-"), ("Western", "none"))
+    assert [ladder.name(1, index) for index in range(3)] == [None, "-", None]
+    assert [ladder.path_names(path) for path in range(3)] == [["Drama"], ["Horror", "-"], ["Western"]]
+    assert Taxonomy.from_json(ladder.to_json()) == ladder
+    three = Taxonomy.of(("a", "b", "c"), [("x", "none"), ("y", "-", "z")], stop_label="none")
+    assert three.encode(columns(("x", "none", None), ("y", "-", None))).tolist() == [[0, 0, 0], [1, 1, -1]]
+
+
 def test_a_path_cannot_be_too_long_or_go_on_below_a_stop():
     for path, reason in [((), "0 names"), (("a", "b", "c"), "3 names for 2 levels"), (("-", "b"), "goes on below")]:
         with pytest.raises(CatalogError, match=reason):
@@ -148,6 +164,7 @@ def test_a_declared_file_gives_its_paths(tmp_path):
     ("text", "message"),
     [
         ("one,two\n,Zombies\n", "line 2: level-2 label .theme. without a level-1 label"),
+        ("one,two\nHorror,Zombies\n,Ghosts\n,City\n", r"line 3: level-2 label .* \(2 such rows"),
         ("one,two\nHorror,Zombies,x\n", "line 2: 3 fields instead of 2"),
         ("one,tow\nHorror,Zombies\n", "no column 'two'; did you mean 'tow'"),
         ("one,two\n,\n", "declares no path"),

@@ -170,17 +170,46 @@ def test_bytes_do_not_depend_on_the_batches(tmp_path_factory, cuts):
 
 
 def test_ids_may_be_strings_and_hdf5_cannot_hold_nul(tmp_path):
-    schema = pa.schema([("item_id", pa.string())])
+    schema = pa.schema([("item_id", pa.string()), ("genre", LABEL)])
+    genres = pa.array(["Film\0noir", None, "Drama"]).dictionary_encode()
+    batch = pa.RecordBatch.from_arrays([pa.array(["tt001", "a\0b", "\N{SNOWMAN}"]), genres], schema=schema)
     with HDF5Writer(tmp_path / "scores.h5", schema, widths={}, metadata={}) as writer:
-        writer.write(pa.RecordBatch.from_pydict({"item_id": ["tt001", "a\0b", "\N{SNOWMAN}"]}))
+        writer.write(batch)
     with h5py.File(tmp_path / "scores.h5") as file:
         assert file["item_id"].asstr()[:].tolist() == ["tt001", "a\N{REPLACEMENT CHARACTER}b", "\N{SNOWMAN}"]
+        assert file["names"].asstr()[:][file["genre"][:]].tolist() == ["Film\N{REPLACEMENT CHARACTER}noir", "", "Drama"]
 
 
-def test_after_a_failure_the_files_are_closed(tmp_path):
+def test_numbers_are_compressed_in_chunks_of_many_rows(tmp_path):
+    folder = write_both(tmp_path / "scores", [batch_of(make_rows(3))])
+    group = pq.read_metadata(folder / "scores.parquet" / "part-00000.parquet").row_group(0)
+    assert {group.column(k).compression for k in range(group.num_columns)} == {"ZSTD"}
+    with h5py.File(folder / "scores.h5") as file:
+        for name in ("item_id", "genre", "genre_probability", "best_paths"):
+            assert (file[name].compression, file[name].shuffle, file[name].chunks[0]) == ("gzip", True, 16_384), name
+
+
+def test_a_page_of_parquet_that_changed_is_noticed(tmp_path):
+    path = write_both(tmp_path / "scores", [batch_of(make_rows(3))]) / "scores.parquet" / "part-00000.parquet"
+    ids = pq.read_metadata(path).row_group(0).column(0)
+    content = bytearray(path.read_bytes())
+    content[(ids.dictionary_page_offset or ids.data_page_offset) + ids.total_compressed_size - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="CRC"):
+        pq.read_table(path, page_checksum_verification=True)
+
+
+def test_after_a_failure_the_files_are_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "ROW_GROUP", 2)
     with pytest.raises(RuntimeError, match="in the middle"):  # noqa: SIM117 - the order matters
-        with HDF5Writer(tmp_path / "scores.h5", SCHEMA, widths=WIDTHS, metadata=FACTS) as writer:
-            writer.write(batch_of(make_rows(3)))
+        with (
+            HDF5Writer(tmp_path / "scores.h5", SCHEMA, widths=WIDTHS, metadata=FACTS) as hdf5,
+            ParquetWriter(tmp_path / "scores.parquet", SCHEMA, part_items=10, metadata=FACTS) as parquet,
+        ):
+            hdf5.write(batch_of(make_rows(3)))
+            parquet.write(batch_of(make_rows(3)))
             raise RuntimeError("in the middle")
     with h5py.File(tmp_path / "scores.h5", "r+") as file:
         assert file["item_id"].shape == (0,)
+    h5py.File(tmp_path / "scores.h5", "w").close()  # refused as long as it is open anywhere
+    assert pq.read_metadata(tmp_path / "scores.parquet" / "part-00000.parquet").num_rows == 2
