@@ -2,6 +2,7 @@
 
     tags, tag_words                 a column per tag, per word of tags
     text_words, text_bigrams        a column per word, per pair of neighbours; a block for each text column
+    categories                      a column per value; a block for each column of categories
     tag_chars, text_chars           n-grams of characters, hashed into a fixed number of columns (hashing.py)
 
 Values: 1 (binary), the count (counts), or (1 + ln count) * idf (tfidf), where idf = ln((1 + n) / (1 + df)) + 1
@@ -20,67 +21,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix
 
-from pipeline.bags import Bag, BatchBags
+from pipeline.bags import BatchBags
 from pipeline.config import FeatureSettings
-from pipeline.errors import FeatureError, SettingsError
+from pipeline.errors import FeatureError
 from pipeline.hashing import hashed_counts, ngrams, spaced
 from pipeline.hdf5 import read_array, read_facts, read_group, write_array, write_facts
+from pipeline.sources import Source
 from pipeline.vocabulary import TermCounter, Vocabulary
 
 Weighting = Literal["binary", "counts", "tfidf"]
-_TITLES = {
-    "tags": "tag",
-    "tag_words": "word",
-    "tag_chars": "chars",
-    "text_words": "word",
-    "text_bigrams": "bigram",
-    "text_chars": "chars",
-}
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a block is made of: its kind, the text column it reads (empty for blocks of tags), and its weight."""
-
-    kind: str
-    column: str
-    weight: float
-
-    @property
-    def hashed(self) -> bool:
-        """Return whether the block's columns are hash buckets, not terms of a vocabulary."""
-        return self.kind.endswith("_chars")
-
-    def bag(self, bags: BatchBags) -> Bag:
-        """Return the batch's bag that the block reads."""
-        if self.kind == "tag_words":
-            return bags.tag_words
-        if self.kind.startswith("tag"):
-            return bags.tags
-        return bags.text_bigrams(self.column) if self.kind == "text_bigrams" else bags.text_words(self.column)
-
-    def name(self, term: str) -> str:
-        """Return the name of a feature.
-
-        >>> Source("tags", "", 1.0).name("zombies"), Source("text_words", "plot", 1.0).name("undead")
-        ('tag:zombies', 'plot.word:undead')
-        """
-        return f"{self.column}{'.' if self.column else ''}{_TITLES[self.kind]}:{term}"
-
-
-def sources(settings: FeatureSettings, text_columns: tuple[str, ...]) -> tuple[Source, ...]:
-    """Return the blocks in the order of their columns: as in the settings, a text block once per text column.
-
-    Raises SettingsError for a block of texts where there is no text column.
-    """
-    weights = settings.block_weights or (1.0,) * len(settings.blocks)
-    found = []
-    for kind, weight in zip(settings.blocks, weights, strict=True):
-        columns = text_columns if kind.startswith("text") else ("",)
-        if not columns:
-            raise SettingsError(f"[features] blocks: {kind} needs a text column; name one in [catalog] text")
-        found += [Source(kind, column, weight) for column in columns]
-    return tuple(found)
 
 
 class BlockFitter:
@@ -136,12 +85,15 @@ class Block:
 
     def transform(self, bags: BatchBags, settings: FeatureSettings) -> Any:
         """Return the block's features of a batch, CSC float32 (n_items, n_columns)."""
-        bag = self.source.bag(bags)
-        if self.vocabulary is None:
-            counts = bag.counts @ _hashed(bag.terms, settings)
+        if self.source.kind == "tags" and self.vocabulary is not None:
+            counts = bags.known_tags(self.vocabulary)
         else:
-            counts = bag.by_id(self.vocabulary.ids(bag.terms), n_columns=self.n_columns)
-        return weigh(counts.tocsc(), weighting=settings.weighting, idf=self.idf, weight=self.source.weight)
+            bag = self.source.bag(bags)
+            if self.vocabulary is None:
+                counts = (bag.counts @ _hashed(bag.terms, settings)).tocsc()
+            else:
+                counts = bag.by_id(self.vocabulary.ids(bag.terms), n_columns=self.n_columns)
+        return weigh(counts, weighting=settings.weighting, idf=self.idf, weight=self.source.weight)
 
     def name(self, column: int, settings: FeatureSettings, tags: Vocabulary) -> str:
         """Return a column's name; a bucket of tag_chars is called by its n-gram on the most frequent tag."""

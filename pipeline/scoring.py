@@ -162,7 +162,7 @@ class Summary:
 def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
     """Yield the columns of the clean items that scoring reads."""
     wanted = {"item_id", "title", "tags", "tag_counts", *model.taxonomy.levels}
-    wanted |= {f"text.{column}" for column in model.transform.text_columns}
+    wanted |= set(model.transform.columns.names)
     columns = [name for name in items.schema_arrow.names if name in wanted]
     yield from items.iter_batches(batch_size=65_536, columns=columns)
 

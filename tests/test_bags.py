@@ -13,7 +13,7 @@ from pipeline.errors import FeatureError
 
 
 def bags(**columns) -> BatchBags:
-    return BatchBags(pa.table(columns), text_length=20)
+    return BatchBags(pa.table(columns), text_lengths={"plot": 20})
 
 
 def counts_of(bag: Bag) -> list[dict[str, float]]:
@@ -40,7 +40,7 @@ def test_words_of_tags_add_up_over_the_tags():
 
 def test_texts_are_cut_folded_and_split_into_words():
     plot = ["The END, the_end! cafe\u0301 no more", None, "..."]  # cut behind the accent
-    made = BatchBags(pa.table({"text.plot": plot}), text_length=23)
+    made = BatchBags(pa.table({"text.plot": plot}), text_lengths={"plot": 23})
     assert counts_of(made.text_words("plot")) == [{"the": 1, "end": 1, "the_end": 1, "caf\u00e9": 1}, {}, {}]
     assert counts_of(made.text_bigrams("plot"))[0] == {"the end": 1, "end the_end": 1, "the_end caf\u00e9": 1}
 
@@ -74,7 +74,7 @@ def test_by_id_drops_unseen_terms_and_leaves_the_bag_as_it_was():
 
 def test_an_empty_batch_gives_empty_bags():
     batch = pa.table({"tags": pa.array([], pa.list_(pa.string())), "text.plot": pa.array([], pa.string())})
-    made = BatchBags(batch, text_length=9)
+    made = BatchBags(batch, text_lengths={"plot": 9})
     for bag in (made.tags, made.tag_words, made.text_words("plot"), made.text_bigrams("plot")):
         assert bag.counts.shape == (0, 0)
 

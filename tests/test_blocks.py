@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csc_matrix
 
-from pipeline.blocks import beside, sources, weigh
+from pipeline.blocks import beside, weigh
 from pipeline.config import FeatureSettings, Settings
 from pipeline.errors import SettingsError
 from pipeline.features import FeatureTransform
+from pipeline.sources import FeatureColumns, sources
 
 
 def fitted(rows: list[list[str]], *, texts: list[str] | None = None, **features) -> tuple[FeatureTransform, np.ndarray]:
@@ -74,7 +75,9 @@ def test_a_bucket_without_an_ngram_is_called_by_its_number():
 
 
 def test_text_blocks_stand_once_for_each_text_column():
-    found = sources(FeatureSettings(blocks=("text_words", "tags"), block_weights=(0.5, 1)), ("name", "plot"))
+    found = sources(
+        FeatureSettings(blocks=("text_words", "tags"), block_weights=(0.5, 1)), FeatureColumns(text=("name", "plot"))
+    )
     wanted = [("text_words", "name", 0.5), ("text_words", "plot", 0.5), ("tags", "", 1)]
     assert [(source.kind, source.column, source.weight) for source in found] == wanted
 
@@ -99,7 +102,7 @@ def test_a_weight_scales_its_block_alone():
 
 def test_a_block_of_texts_without_a_text_column_is_refused():
     with pytest.raises(SettingsError, match="text_chars needs a text column"):
-        sources(FeatureSettings(blocks=("text_chars",)), ())
+        sources(FeatureSettings(blocks=("text_chars",)), FeatureColumns())
     with pytest.raises(ValueError, match=r"text_chars needs a text column; name one in \[catalog\] text"):
         Settings(features={"blocks": "text_chars"})
 

@@ -148,7 +148,7 @@ def damage_format(group):
 
 
 def damage_settings(group):
-    group.attrs["facts"] = '{"format": 1, "settings": {"max_tags": 0}, "text": [], "n_items": 1}'
+    group.attrs["facts"] = '{"format": 2, "settings": {"max_tags": 0}, "columns": {}, "n_items": 1}'
 
 
 def damage_vocabulary(group):
@@ -167,7 +167,7 @@ def damage_block(group):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_format, "not a feature transform of format 1"),
+        (damage_format, "not a feature transform of format 2"),
         (damage_settings, "settings that do not fit"),
         (damage_vocabulary, "is not an array of this file"),
         (damage_hashed_block, r"not int64 \(64\)"),
