@@ -6,6 +6,7 @@ slow (splitting, hashing, looking up) is done once per distinct term and the res
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix, csr_matrix
 
 from pipeline.errors import FeatureError
+from pipeline.sparse import by_id, csr, merged
 from pipeline.vocabulary import Vocabulary
 
 _NO_WORD = r"[^\p{L}\p{M}\p{N}_]+"
+_NO_ASCII_WORD = re.compile("[^A-Za-z0-9_]+")
+_FEW_TEXTS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,40 +60,6 @@ class Bag:
     def by_id(self, ids: NDArray[np.int32], *, n_columns: int) -> Any:
         """Return the counts with column id - 1 for each term, CSC; id 0 drops a term."""
         return by_id(self.counts, ids, n_columns=n_columns)
-
-
-def by_id(counts: Any, ids: NDArray[np.int32], *, n_columns: int) -> Any:
-    """Return counts (CSR) with column `ids[column] - 1` for each column, CSC; id 0 drops a column.
-
-    Rows ascend within a column of the result, and so columns within a row, as no two columns have one id.
-    """
-    columns = ids[counts.indices] - np.int32(1)
-    kept = columns >= 0
-    if kept.all():
-        return csr(counts.data, columns, counts.indptr, n_columns=n_columns).tocsc()
-    indptr = np.concatenate([[0], np.cumsum(kept)])[counts.indptr]
-    return csr(counts.data[kept], columns[kept], indptr, n_columns=n_columns).tocsc()
-
-
-def merged(matrix: Any) -> Any:
-    """Return a CSR matrix with what stands twice in a row added up, and columns in ascending order.
-
-    Two transpositions do it: they take a step a value, where sorting each row takes several.
-
-    >>> merged(csr_matrix(([1, 1, 1], [2, 0, 2], [0, 3]), shape=(1, 3))).indices.tolist()
-    [0, 2]
-    """
-    columns = matrix.tocsc()  # rows ascend within a column: the same place twice is side by side
-    first = np.ones(columns.nnz, np.bool_)
-    first[1:] = columns.indices[1:] != columns.indices[:-1]
-    starts = columns.indptr[:-1]
-    first[starts[starts < columns.nnz]] = True
-    if first.all():
-        return columns.tocsr()
-    kept = np.flatnonzero(first)
-    sums = np.add.reduceat(columns.data, kept)
-    indptr = np.searchsorted(kept, columns.indptr).astype(columns.indptr.dtype)
-    return csc_matrix((sums, columns.indices[kept], indptr), shape=matrix.shape).tocsr()
 
 
 class BatchBags:
@@ -202,13 +171,24 @@ def word_terms(texts: pa.Array) -> Terms:
     >>> terms.distinct.take(pa.array(terms.codes)).to_pylist(), terms.indptr.tolist()
     (['the', 'thing', 'the', 'end'], [0, 4, 4])
     """
-    pieces = list_terms(pc.split_pattern_regex(_strings(texts, "text"), _NO_WORD))
+    pieces = list_terms(_split(_strings(texts, "text")))
     # Not Arrow's utf8_normalize: that of pyarrow 25 takes letters apart and does not put them together again.
     folded = pa.array([fold(word) for word in pieces.distinct.to_pylist()], pa.string()).dictionary_encode()
     words = Terms(pieces.indptr, np.asarray(folded.indices).astype(np.int32)[pieces.codes], folded.dictionary)
     nothing = pc.index(words.distinct, "").as_py()
     # Text that begins or ends without a word leaves an empty piece there.
     return words if nothing < 0 else _without(words, nothing)
+
+
+def _split(texts: pa.Array) -> pa.Array:
+    """Return texts split where no word stands. A few in ASCII are split here: Arrow compiles its pattern each time."""
+    if len(texts) <= _FEW_TEXTS:
+        few = texts.to_pylist()
+        if all(text is None or text.isascii() for text in few):
+            return pa.array(
+                [None if text is None else _NO_ASCII_WORD.split(text) for text in few], pa.list_(pa.string())
+            )
+    return pc.split_pattern_regex(texts, _NO_WORD)
 
 
 def fold(word: str) -> str:
@@ -289,10 +269,3 @@ def tag_counts(lists: pa.Array, indptr: NDArray[np.int64]) -> NDArray[np.float32
     if len(counts) and counts.min() < 1:
         raise FeatureError(f"column 'tag_counts' holds {counts.min()}; a tag counts at least 1")
     return counts.astype(np.float32)
-
-
-def csr(data: Any, columns: NDArray[np.int32], indptr: NDArray[np.int64], *, n_columns: int) -> Any:
-    """Return a CSR matrix with int32 indices wherever they suffice."""
-    index_type = np.int32 if len(columns) < 2**31 else np.int64
-    arrays = (data, columns.astype(index_type, copy=False), indptr.astype(index_type, copy=False))
-    return csr_matrix(arrays, shape=(len(indptr) - 1, n_columns))

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix
 
 from pipeline.bags import BatchBags
 from pipeline.config import FeatureSettings
@@ -27,6 +26,7 @@ from pipeline.errors import FeatureError
 from pipeline.hashing import hashed_counts, ngrams, spaced
 from pipeline.hdf5 import read_array, read_facts, read_group, write_array, write_facts
 from pipeline.sources import Source
+from pipeline.sparse import csc
 from pipeline.vocabulary import TermCounter, Vocabulary
 
 Weighting = Literal["binary", "counts", "tfidf"]
@@ -126,6 +126,7 @@ class Block:
 def weigh(counts: Any, *, weighting: Weighting, idf: NDArray[np.float32], weight: float) -> Any:
     """Return weighted rows of Euclidean length `weight`, CSC float32, from counts (CSC, no duplicates).
 
+    >>> from scipy.sparse import csc_matrix
     >>> counts = csc_matrix(np.array([[4, 3], [0, 0]], np.float32))
     >>> weigh(counts, weighting="counts", idf=np.ones(2, np.float32), weight=0.5).toarray().tolist()
     [[0.4000000059604645, 0.30000001192092896], [0.0, 0.0]]
@@ -141,7 +142,7 @@ def weigh(counts: Any, *, weighting: Weighting, idf: NDArray[np.float32], weight
     values /= lengths[counts.indices]
     if weight != 1:
         values *= np.float32(weight)
-    return csc_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
+    return csc(values, counts.indices, counts.indptr, n_rows=counts.shape[0])
 
 
 def beside(matrices: list[Any], *, n_items: int) -> Any:
@@ -156,8 +157,7 @@ def beside(matrices: list[Any], *, n_items: int) -> Any:
         before += matrix.nnz
     values = np.concatenate([np.zeros(0, np.float32), *(matrix.data for matrix in matrices)])
     indices = np.concatenate([np.zeros(0, index_type), *(matrix.indices for matrix in matrices)])
-    n_columns = sum(matrix.shape[1] for matrix in matrices)
-    return csc_matrix((values, indices, np.concatenate(indptr)), shape=(n_items, n_columns))
+    return csc(values, indices, np.concatenate(indptr), n_rows=n_items)
 
 
 def _hashed(terms: pa.Array, settings: FeatureSettings) -> Any:

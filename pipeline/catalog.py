@@ -18,24 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.bags import (
-    Bag,
-    BatchBags,
-    Terms,
-    by_id,
-    column_of,
-    csr,
-    list_terms,
-    merged,
-    tag_counts,
-    without_nulls,
-)
+from pipeline.bags import Bag, BatchBags, Terms, column_of, list_terms, tag_counts, without_nulls
 from pipeline.config import Settings
 from pipeline.errors import CatalogError
 from pipeline.features import FeatureTransform, Fitter
 from pipeline.partition import Dealer, Order, read_batches, read_order
 from pipeline.shards import write_shard
 from pipeline.sources import FeatureColumns
+from pipeline.sparse import by_id, csr, merged
 from pipeline.taxonomy import Taxonomy
 from pipeline.vocabulary import Vocabulary
 
