@@ -138,7 +138,7 @@ class TagCodes:
 
     def ids(self, vocabulary: Vocabulary) -> NDArray[np.int32]:
         """Return the id of each code; 0 for a tag that is not in the vocabulary."""
-        if self._ids is None or self._ids[0] is not vocabulary:
+        if self._ids is None or self._ids[0] is not vocabulary or len(self._ids[1]) < len(self):
             self._ids = (vocabulary, vocabulary.ids(self.terms))
         return self._ids[1]
 

@@ -151,8 +151,8 @@ class FeatureSettings(Section):
     """How clean tags become indexes and sparse features."""
 
     max_tags: int = Field(64, ge=1, description="tags kept of an item in the padded index")
-    keep_tags: Literal["frequent", "rare", "first"] = Field(
-        "frequent", description="which tags stay where there are more: frequent, rare or first (as given)"
+    keep_tags: Literal["frequent", "rare"] = Field(
+        "frequent", description="which tags stay where there are more: the most frequent or the rarest"
     )
     min_count: int = Field(1, ge=1, description="tags on fewer training items get no id")
     max_vocabulary: int = Field(200_000, ge=1, description="most ids; the most frequent tags keep theirs")

@@ -137,9 +137,7 @@ class DenseFitter:
         """Return the fitted columns. Raises FeatureError where the vectors of a column differ in width."""
         for name, widths in self._widths.items():
             if len(widths) > 1:
-                raise FeatureError(
-                    f"column 'dense.{name}' has vectors of {sorted(widths)} numbers; one width is needed"
-                )
+                raise FeatureError(f"column 'dense.{name}' has vectors of {sorted(widths)} numbers, not of one width")
         numbers = (Number.fit(name, np.concatenate([np.zeros(0), *parts])) for name, parts in self._numbers.items())
         return (*numbers, *(Vector(name, max(widths, default=0)) for name, widths in self._widths.items()))
 

@@ -133,6 +133,10 @@ class FeatureTransform:
             names.append(self.blocks[place].name(column, self.settings, self.vocabulary))
         return names
 
+    def dense_names(self) -> list[str]:
+        """Return the names of the dense columns, such as `number:year`, `number:year missing`, `vector:plot:0`."""
+        return [name for column in self.dense for name in column.names()]
+
     def save(self, group: Any) -> None:
         """Write the transform into an HDF5 group; the same transform gives the same bytes."""
         settings = self.settings.model_dump(mode="json")

@@ -82,6 +82,51 @@ def test_text_blocks_stand_once_for_each_text_column():
     assert [(source.kind, source.column, source.weight) for source in found] == wanted
 
 
+def test_a_block_may_read_one_column_of_several_and_each_has_its_length():
+    columns = {"tags": pa.array([["a"]]), "text.name": ["abc def"], "text.plot": ["abc def"]}
+    features = {
+        "blocks": "text_words, text_words:name, text_bigrams:plot",
+        "text_length": "3, 7",
+        "block_weights": "1,0.5,1",
+    }
+    with pytest.raises(ValueError, match="names a block twice"):
+        Settings(catalog={"text": "name, plot"}, features=features | {"blocks": "tags, tags", "block_weights": ""})
+    transform = FeatureTransform.fit(pa.table(columns), Settings(catalog={"text": "name, plot"}, features=features))
+    assert names(transform) == [
+        *("name.word:abc", "plot.word:abc", "plot.word:def"),
+        *("name.word:abc", "plot.bigram:abc def"),
+    ]
+    made = transform.transform(pa.table(columns)).features.toarray()[0]
+    np.testing.assert_allclose(made, [1, 0.5**0.5, 0.5**0.5, 0.5, 1], rtol=1e-6)
+
+
+def test_a_category_is_one_feature_whatever_its_case_and_blanks():
+    columns = {
+        "tags": pa.array([[], [], []], pa.list_(pa.string())),
+        "category.brand": [" New  Line", "new line", None],
+    }
+    chosen = Settings(catalog={"categories": "brand"}, features={"blocks": "categories"})
+    transform = FeatureTransform.fit(pa.table(columns), chosen)
+    assert names(transform) == ["brand.category:new line"]
+    assert transform.transform(pa.table(columns)).features.toarray().tolist() == [[1], [1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("catalog", "features", "message"),
+    [
+        ({}, {"blocks": "tags:plot"}, "tags reads the tags"),
+        ({"text": "plot"}, {"blocks": "text_words:name"}, r"text_words:name reads none of \[catalog\] text"),
+        ({}, {"blocks": "categories"}, r"categories needs a column of categories; name one in \[catalog\] categories"),
+        ({"text": "plot"}, {"text_length": "1, 2"}, r"2 lengths for 1 columns of \[catalog\] text"),
+        ({}, {"text_length": ""}, "text_length: is empty"),
+        ({"numbers": "year", "vectors": "year"}, {}, "'year' is among the numbers too"),
+    ],
+)
+def test_blocks_and_columns_that_do_not_fit_are_refused(catalog, features, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(catalog=catalog, features=features)
+
+
 def test_words_and_bigrams_of_texts_are_named_by_their_column():
     transform, values = fitted([[], []], texts=["the end", "the"], blocks=("text_words", "text_bigrams"))
     assert names(transform) == ["plot.word:the", "plot.word:end", "plot.bigram:the end"]

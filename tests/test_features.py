@@ -53,6 +53,11 @@ def test_the_most_frequent_tags_stay_where_there_are_too_many():
     assert made.features.toarray()[3, 4] > 0  # the bag keeps them all
 
 
+def test_the_rarest_tags_stay_by_setting():
+    transform = fit(ROWS, Settings(features={"max_tags": 2, "keep_tags": "rare", "blocks": "tags"}))
+    assert transform.transform(table(ROWS)).tag_index.tolist() == [[1, 2], [0, 0], [3, 4], [2, 5]]
+
+
 def test_unseen_tags_are_counted_and_change_nothing_else():
     transform = fit(ROWS, Settings(features={"blocks": "tags"}))
     made = transform.transform(table([["alien", "nobody", "unheard of"], ["nobody"], ["alien"]]))
