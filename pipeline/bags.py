@@ -78,11 +78,14 @@ class BatchBags:
     @cached_property
     def tags(self) -> Bag:
         """Tags, counted as often as they were applied where the batch has tag_counts."""
-        column = column_of(self._batch, "tags")
-        terms = list_terms(column)
+        terms = self._tag_terms
         if "tag_counts" not in self._batch.schema.names:
             return terms.bag()
         return terms.bag(tag_counts(column_of(self._batch, "tag_counts"), terms.indptr))
+
+    @cached_property
+    def _tag_terms(self) -> Terms:
+        return list_terms(column_of(self._batch, "tags"))
 
     @property
     def n_tags(self) -> NDArray[np.int32]:
@@ -94,6 +97,13 @@ class BatchBags:
         if self._known_tags is None:
             self._known_tags = self.count_tags(vocabulary)
         return self._known_tags
+
+    def tag_order(self, vocabulary: Vocabulary) -> NDArray[np.float32]:
+        """Return the place from which each of the known tags stands on its item, in the order of a CSR matrix."""
+        terms = self._tag_terms
+        places = csr(places_in(self._batch, terms), terms.codes, terms.indptr, n_columns=len(terms.distinct))
+        order = merged(places, join=np.minimum)
+        return in_rows(order, vocabulary.ids(terms.distinct), len(vocabulary))
 
     def count_tags(self, vocabulary: Vocabulary) -> Any:
         """Return what `known_tags` keeps."""
@@ -156,6 +166,24 @@ def list_terms(lists: pa.Array) -> Terms:
     return Terms(_indptr(lists), codes, encoded.dictionary.cast(pa.string()))
 
 
+def places_in(batch: pa.RecordBatch | pa.Table, terms: Terms) -> NDArray[np.int64]:
+    """Return the place of each tag on its item, from 0: by the column tag_order, else as in the lists.
+
+    Raises FeatureError where tag_order does not stand beside the tags.
+    """
+    if "tag_order" not in batch.schema.names:
+        return np.asarray(np.arange(len(terms.codes)) - np.repeat(terms.indptr[:-1], np.diff(terms.indptr)), np.int64)
+    order = column_of(batch, "tag_order")
+    if (_indptr(order) != terms.indptr).any():
+        raise FeatureError("tags and tag_order are lists of different length; run stage 1 again")
+    return np.asarray(order.flatten()).astype(np.int64)
+
+
+def in_rows(order: Any, ids: NDArray[np.int32], n_columns: int) -> NDArray[np.float32]:
+    """Return the values of a CSR matrix in the order in which they stand when its columns have ids."""
+    return np.asarray(by_id(order, ids, n_columns=n_columns).tocsr().data, np.float32)
+
+
 def without_nulls(lists: pa.Array) -> pa.Array:
     """Return a list<string> array with an empty string for every null within a list."""
     if pa.types.is_null(lists.type) or not lists.flatten().null_count:
@@ -171,7 +199,12 @@ def word_terms(texts: pa.Array) -> Terms:
     >>> terms.distinct.take(pa.array(terms.codes)).to_pylist(), terms.indptr.tolist()
     (['the', 'thing', 'the', 'end'], [0, 4, 4])
     """
-    pieces = list_terms(_split(_strings(texts, "text")))
+    texts = _strings(texts, "text")
+    if len(texts) <= _FEW_TEXTS:
+        few = [text or "" for text in texts.to_pylist()]
+        if "".join(few).isascii():
+            return _few_words(few)
+    pieces = list_terms(pc.split_pattern_regex(texts, _NO_WORD))
     # Not Arrow's utf8_normalize: that of pyarrow 25 takes letters apart and does not put them together again.
     folded = pa.array([fold(word) for word in pieces.distinct.to_pylist()], pa.string()).dictionary_encode()
     words = Terms(pieces.indptr, np.asarray(folded.indices).astype(np.int32)[pieces.codes], folded.dictionary)
@@ -180,15 +213,15 @@ def word_terms(texts: pa.Array) -> Terms:
     return words if nothing < 0 else _without(words, nothing)
 
 
-def _split(texts: pa.Array) -> pa.Array:
-    """Return texts split where no word stands. A few in ASCII are split here: Arrow compiles its pattern each time."""
-    if len(texts) <= _FEW_TEXTS:
-        few = texts.to_pylist()
-        if all(text is None or text.isascii() for text in few):
-            return pa.array(
-                [None if text is None else _NO_ASCII_WORD.split(text) for text in few], pa.list_(pa.string())
-            )
-    return pc.split_pattern_regex(texts, _NO_WORD)
+def _few_words(texts: list[str]) -> Terms:
+    """Return the words of a few texts in ASCII: Arrow would compile its pattern for them anew each time."""
+    code_of: dict[str, int] = {}
+    codes, indptr = [], [0]
+    for text in texts:
+        words = filter(None, _NO_ASCII_WORD.split(text.lower()))
+        codes += [code_of.setdefault(word, len(code_of)) for word in words]
+        indptr.append(len(codes))
+    return Terms(np.array(indptr, np.int64), np.array(codes, np.int32), pa.array(list(code_of), pa.string()))
 
 
 def fold(word: str) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.bags import Bag, BatchBags, Terms, column_of, list_terms, tag_counts, without_nulls
+from pipeline.bags import Bag, BatchBags, Terms, column_of, in_rows, list_terms, places_in, tag_counts, without_nulls
 from pipeline.config import Settings
 from pipeline.errors import CatalogError
 from pipeline.features import FeatureTransform, Fitter
@@ -29,6 +29,7 @@ from pipeline.sparse import by_id, csr, merged
 from pipeline.taxonomy import Taxonomy
 from pipeline.vocabulary import Vocabulary
 
+_OF_TAGS = ("tags", "tag_counts", "tag_order")
 Rules = Callable[[str], tuple[str, str]]  # a raw tag becomes a clean one, or '' and the reason why there is none
 
 
@@ -45,7 +46,7 @@ def build(settings: Settings, clean_folder: Path, folder: Path) -> None:
             f"{items}: of {len(order.labels):,} items, {order.n_labelled:,} are labelled and none of them is for "
             "training; give more items a top label, or lower [clean] validation_share and test_share"
         )
-    columns = ["item_id", "tags", "tag_counts", *FeatureColumns.of(settings.catalog).names]
+    columns = ["item_id", "tags", "tag_counts", "tag_order", *FeatureColumns.of(settings.catalog).names]
     write_catalog(read_batches(items, columns), settings, folder, order=order, n_classes=taxonomy.n_classes)
 
 
@@ -68,7 +69,7 @@ def write_catalog(
     with Dealer(order, shard_items=settings.features.shard_items, scratch=folder) as dealer:
         n_rows = 0
         for batch in batches:
-            coded = codes.coded(batch)
+            coded = codes.coded(batch, ordered=settings.features.keep_tags == "first")
             dealer.add(coded)
             chosen = training[n_rows : n_rows + batch.num_rows]
             n_rows += batch.num_rows
@@ -111,24 +112,28 @@ class TagCodes:
         """Return the distinct clean tags, string (n,)."""
         return pa.array(list(self._code_of), pa.string()) if self.rules else self._raw
 
-    def coded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the batch with lists of distinct codes for its tags, and tag_counts beside them."""
+    def coded(self, batch: pa.RecordBatch, *, ordered: bool = False) -> pa.RecordBatch:
+        """Return the batch with lists of distinct codes for its tags, tag_counts and (`ordered`) tag_order beside."""
         lists = column_of(batch, "tags")
         raw = list_terms(lists if self.rules is None else without_nulls(lists))
         times = np.ones(len(raw.codes), np.float32)
         if "tag_counts" in batch.schema.names:
             times = tag_counts(column_of(batch, "tag_counts"), raw.indptr)
-        terms = Terms(raw.indptr, self._codes(raw), raw.distinct)
+        codes, places = self._codes(raw), places_in(batch, raw) if ordered else times
+        terms = Terms(raw.indptr, codes, raw.distinct)
         if terms.codes.min(initial=0) < 0:
             kept = terms.codes >= 0
-            terms, times = terms.keep(kept), times[kept]
+            terms, times, places = terms.keep(kept), times[kept], places[kept]
         counts = merged(csr(times, terms.codes, terms.indptr, n_columns=len(self)))
         offsets = pa.array(counts.indptr, pa.int32())
         tags = pa.ListArray.from_arrays(offsets, pa.array(counts.indices, pa.int32()))
         applied = pa.ListArray.from_arrays(offsets, pa.array(counts.data, pa.float32()))
-        kept_columns = [name for name in batch.schema.names if name not in ("tags", "tag_counts")]
-        arrays = [*(batch.column(name) for name in kept_columns), tags, applied]
-        return pa.RecordBatch.from_arrays(arrays, names=[*kept_columns, "tags", "tag_counts"])
+        columns = {name: batch.column(name) for name in batch.schema.names if name not in _OF_TAGS}
+        columns |= {"tags": tags, "tag_counts": applied}
+        if ordered:
+            firsts = merged(csr(places, terms.codes, terms.indptr, n_columns=len(self)), join=np.minimum)
+            columns["tag_order"] = pa.ListArray.from_arrays(offsets, pa.array(firsts.data))
+        return pa.RecordBatch.from_pydict(columns)
 
     def count(self, codes: NDArray[np.int32]) -> None:
         """Count the distinct codes of training items."""
@@ -185,6 +190,12 @@ class CodedBags(BatchBags):
         place[used] = np.arange(1, len(used) + 1)
         terms = self._known.terms.take(pa.array(used))
         return Bag(by_id(self._counts, place, n_columns=len(used)).tocsr(), terms)
+
+    def tag_order(self, vocabulary: Vocabulary) -> NDArray[np.float32]:
+        """Return the place from which each of the known tags stands on its item, in the order of a CSR matrix."""
+        places = np.asarray(self.column("tag_order").flatten())
+        order = csr(places, self.codes, self._counts.indptr, n_columns=len(self._known))
+        return in_rows(order, self._known.ids(vocabulary), len(vocabulary))
 
     def count_tags(self, vocabulary: Vocabulary) -> Any:
         """Return the counts of the tags of a vocabulary, CSC float32 (n_items, n_terms)."""

@@ -91,7 +91,7 @@ class CatalogSettings(Section):
             raise ValueError("levels: at least one level is needed")
         if len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels: {', '.join(self.levels)} names a level twice")
-        taken = {"item_id", "title", "tags", "tag_counts", "n_raw_tags", "split"} & set(self.levels)
+        taken = {"item_id", "title", "tags", "tag_counts", "tag_order", "n_raw_tags", "split"} & set(self.levels)
         if taken:
             raise ValueError(f"levels: '{min(taken)}' is a column of the results; call the level something else")
         if self.level_columns and len(self.level_columns) != len(self.levels):
@@ -151,8 +151,8 @@ class FeatureSettings(Section):
     """How clean tags become indexes and sparse features."""
 
     max_tags: int = Field(64, ge=1, description="tags kept of an item in the padded index")
-    keep_tags: Literal["frequent", "rare"] = Field(
-        "frequent", description="which tags stay where there are more: the most frequent or the rarest"
+    keep_tags: Literal["frequent", "rare", "first"] = Field(
+        "frequent", description="which tags stay where there are more: frequent, rare or first (as the item has them)"
     )
     min_count: int = Field(1, ge=1, description="tags on fewer training items get no id")
     max_vocabulary: int = Field(200_000, ge=1, description="most ids; the most frequent tags keep theirs")

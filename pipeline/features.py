@@ -6,7 +6,7 @@ file, those for scoring. A row's features depend on that row alone: not on order
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,13 @@ class FeatureTransform:
     def transform_bags(self, bags: BatchBags) -> Features:
         """Return the features of a batch whose bags are made already."""
         chosen = self.settings
-        seen, last = bags.known_tags(self.vocabulary).tocsr(), chosen.keep_tags == "rare"
+        seen = bags.known_tags(self.vocabulary).tocsr()
+        ids = seen.indices + np.int32(1)
+        order = {"rare": lambda: -ids, "first": lambda: bags.tag_order(self.vocabulary)}.get(chosen.keep_tags)
         parts = [block.transform(bags, self.settings) for block in self.blocks]
         dense = [column.transform(bags.column(f"dense.{column.name}")) for column in self.dense]
         return Features(
-            tag_index=pad(seen.indptr, seen.indices + np.int32(1), max_tags=chosen.max_tags, last=last),
+            tag_index=pad(seen.indptr, ids, max_tags=chosen.max_tags, order=order),
             features=beside(parts, n_items=bags.n_items),
             dense=np.concatenate([np.zeros((bags.n_items, 0), np.float32), *dense], axis=1),
             n_unseen_tags=bags.n_tags - np.diff(seen.indptr).astype(np.int32),
@@ -208,24 +210,29 @@ class Fitter:
         return FeatureTransform(chosen, self.columns, vocabulary, blocks, self._dense.columns(), self.n_items)
 
 
-def pad(indptr: NDArray[Any], ids: NDArray[np.int32], *, max_tags: int, last: bool = False) -> NDArray[np.int32]:
+def pad(
+    indptr: NDArray[Any], ids: NDArray[np.int32], *, max_tags: int, order: Callable[[], NDArray[Any]] | None = None
+) -> NDArray[np.int32]:
     """Return ids as a matrix (n_items, n_tags) with 0 behind the last; row i holds `ids[indptr[i]:indptr[i + 1]]`.
 
     n_tags is the length of the longest row, at least 1, at most max_tags; a longer row keeps its first, which
-    are the most frequent where ids ascend, or its `last`, the rarest.
+    are the most frequent where ids ascend, or those that come first by `order` (which is asked only then).
 
     >>> pad(np.array([0, 1, 1, 4]), np.array([3, 4, 5, 9], np.int32), max_tags=2).tolist()
     [[3, 0], [0, 0], [4, 5]]
-    >>> pad(np.array([0, 1, 1, 4]), np.array([3, 4, 5, 9], np.int32), max_tags=2, last=True).tolist()
-    [[3, 0], [0, 0], [5, 9]]
+    >>> indptr, ids, order = np.array([0, 3]), np.array([4, 5, 9], np.int32), np.array([2, 1, 0])
+    >>> pad(indptr, ids, max_tags=2, order=lambda: order).tolist()
+    [[5, 9]]
     """
     lengths = np.diff(indptr)
     n_tags = int(min(max_tags, lengths.max(initial=1)))
     filled = np.arange(n_tags) < lengths[:, None]
     matrix = np.zeros((len(lengths), n_tags), np.int32)
     if lengths.max(initial=0) > max_tags:
-        places = np.arange(len(ids))
-        rank = np.repeat(indptr[1:], lengths) - 1 - places if last else places - np.repeat(indptr[:-1], lengths)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        rank = np.arange(len(ids)) - indptr[rows]
+        if order is not None:
+            rank[np.lexsort((order(), rows))] = rank.copy()
         ids = ids[rank < max_tags]
     matrix[filled] = ids
     return matrix

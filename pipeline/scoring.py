@@ -161,7 +161,7 @@ class Summary:
 
 def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
     """Yield the columns of the clean items that scoring reads."""
-    wanted = {"item_id", "title", "tags", "tag_counts", *model.taxonomy.levels}
+    wanted = {"item_id", "title", "tags", "tag_counts", "tag_order", *model.taxonomy.levels}
     wanted |= set(model.transform.columns.names)
     columns = [name for name in items.schema_arrow.names if name in wanted]
     yield from items.iter_batches(batch_size=65_536, columns=columns)
@@ -169,11 +169,11 @@ def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
 
 def _clean(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the batch with clean tags; counts of raw tags no longer stand beside them."""
-    from pipeline.cleaning import clean_tags
+    from pipeline.tagging import Applications, TagRules, group_tags
 
-    tags = clean_tags(batch.column("tags"), model.clean)
+    grouped = group_tags(Applications.of_lists(batch.column("tags")), batch.num_rows, TagRules(model.clean))
     columns = {name: batch.column(name) for name in batch.schema.names if name != "tag_counts"}
-    return pa.RecordBatch.from_pydict({**columns, "tags": tags})
+    return pa.RecordBatch.from_pydict({**columns, "tags": grouped.tags, "tag_order": grouped.order})
 
 
 def _score_pass(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -> pa.RecordBatch:

@@ -48,8 +48,8 @@ def by_id(counts: Any, ids: NDArray[np.int32], *, n_columns: int) -> Any:
     return csr(counts.data[kept], columns[kept], indptr, n_columns=n_columns).tocsc()
 
 
-def merged(matrix: Any) -> Any:
-    """Return a CSR matrix with what stands twice in a row added up, and columns in ascending order.
+def merged(matrix: Any, *, join: Any = np.add) -> Any:
+    """Return a CSR matrix with what stands twice in a row added up (or joined), and columns in ascending order.
 
     Two transpositions do it: they take a step a value, where sorting each row takes several.
 
@@ -69,6 +69,6 @@ def merged(matrix: Any) -> Any:
     if first.all():
         return columns.tocsr()
     kept = np.flatnonzero(first)
-    sums = np.add.reduceat(columns.data, kept)
+    sums = join.reduceat(columns.data, kept)
     indptr = np.searchsorted(kept, columns.indptr).astype(columns.indptr.dtype)
     return csc(sums, columns.indices[kept], indptr, n_rows=matrix.shape[0]).tocsr()

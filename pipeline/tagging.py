@@ -150,6 +150,7 @@ class GroupedTags:
 
     tags: Any  # list<string>, (n_items,): clean, sorted by code point, distinct
     counts: Any  # list<int32>, (n_items,): how often each was applied
+    order: Any  # list<int32>, (n_items,): place of each among the item's tags by first application, from 0
     n_raw: npt.NDArray[np.int32]  # (n_items,)
     rejected: npt.NDArray[np.int64]  # indices of applications that gave no tag
     reasons: list[str]  # (n rejected,)
@@ -164,13 +165,19 @@ def group_tags(applications: Applications, n_items: int, rules: TagRules) -> Gro
     places = encoded.indices.to_numpy(zero_copy_only=False)
     codes = np.array([rank.get(tag, -1) for tag, _ in judged], np.int64)[places]
     taken = codes >= 0
-    keys, counts = np.unique(applications.row[taken] * max(1, len(names)) + codes[taken], return_counts=True)
+    keys, first, counts = np.unique(
+        applications.row[taken] * max(1, len(names)) + codes[taken], return_index=True, return_counts=True
+    )
     row, code = keys // max(1, len(names)), keys % max(1, len(names))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_items))]), pa.int32())
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_items))])
+    order = np.empty(len(row), np.int32)
+    order[np.lexsort((first, row))] = np.arange(len(row)) - starts[row]
+    offsets = pa.array(starts, pa.int32())
     rejected = np.flatnonzero(~taken)
     return GroupedTags(
         tags=pa.ListArray.from_arrays(offsets, pa.array(names, pa.string()).take(pa.array(code))),
         counts=pa.ListArray.from_arrays(offsets, pa.array(counts, pa.int32())),
+        order=pa.ListArray.from_arrays(offsets, pa.array(order)),
         n_raw=np.bincount(applications.row, minlength=n_items).astype(np.int32),
         rejected=rejected,
         reasons=[judged[places[index]][1] for index in rejected],

@@ -49,6 +49,15 @@ def test_compatible_forms_of_a_letter_are_one_word():
     assert counts_of(word_terms(pa.array(["\ufb01lm FILM film"])).bag()) == [{"film": 3}]
 
 
+@given(st.lists(st.text("aB_ -\t'0\x00", max_size=8) | st.none(), min_size=1, max_size=6))
+def test_a_few_texts_have_the_words_that_many_have(texts):
+    few = word_terms(pa.array(texts, pa.string()))
+    many = word_terms(pa.array(texts * 300, pa.string()))
+    assert few.distinct.to_pylist() == many.distinct.to_pylist()
+    assert few.codes.tolist() == many.codes[: len(few.codes)].tolist()
+    assert few.indptr.tolist() == many.indptr[: len(texts) + 1].tolist()
+
+
 @given(st.lists(st.lists(st.sampled_from("abcde"), max_size=6), max_size=6))
 def test_neighbours_never_cross_from_one_item_to_the_next(texts):
     made = bigram_terms(word_terms(pa.array([" ".join(words) for words in texts], pa.string())))

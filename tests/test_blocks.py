@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csc_matrix
 
-from pipeline.blocks import beside, weigh
+from pipeline.blocks import beside, columns_of, weigh
 from pipeline.config import FeatureSettings, Settings
 from pipeline.errors import SettingsError
 from pipeline.features import FeatureTransform
@@ -156,6 +156,12 @@ def test_a_block_of_texts_without_a_text_column_is_refused():
 def test_a_weight_outside_its_range_is_refused(weights):
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         FeatureSettings(blocks=("tags",), block_weights=weights)
+
+
+def test_one_item_has_the_columns_that_it_has_among_many():
+    one = csc_matrix(([1.0, 1, 1], ([0, 0, 0], [3, 70, 99])), shape=(1, 100))
+    assert columns_of(one).tolist() == [3, 70, 99]
+    assert columns_of(csc_matrix((1, 100))).tolist() == []
 
 
 def test_matrices_beside_each_other_equal_one_dense_matrix():

@@ -73,6 +73,16 @@ def test_a_tag_keeps_its_code_and_the_rules_see_it_once():
     assert seen == ["B", "a", "b", "c"]
 
 
+def test_the_first_tags_stay_in_raw_order(tmp_path):
+    chosen = Settings(features={"blocks": "tags", "max_tags": 2, "keep_tags": "first"})
+    rows = [["Zed", "...", "b", "A", "zed"], ["a", "b"], ["a"]]
+    order = Order.as_given(3)
+    rules = TagRules(chosen.clean)
+    transform = write_catalog(batches(rows), chosen, tmp_path, order=order, n_classes=(1,), rules=rules)
+    assert transform.vocabulary.terms.to_pylist() == ["a", "b", "zed"]
+    assert read(tmp_path).train.tag_index.tolist() == [[2, 3], [1, 2], [1, 0]]
+
+
 def test_no_scratch_file_stays_behind(tmp_path):
     written(tmp_path, [["a"], ["b"], ["a", "b"]])
     shards = ["features-00000.h5", "features-00001.h5"]

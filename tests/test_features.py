@@ -58,6 +58,17 @@ def test_the_rarest_tags_stay_by_setting():
     assert transform.transform(table(ROWS)).tag_index.tolist() == [[1, 2], [0, 0], [3, 4], [2, 5]]
 
 
+def test_the_first_tags_stay_by_setting_as_tag_order_has_them():
+    transform = fit(ROWS, Settings(features={"max_tags": 2, "keep_tags": "first", "blocks": "tags"}))
+    assert transform.transform(table(ROWS)).tag_index.tolist() == [[1, 2], [0, 0], [1, 3], [1, 2]]
+    order = pa.array([[0, 1], [], [2, 0, 1], [1, 2, 0]], pa.list_(pa.int32()))
+    ordered = table(ROWS).append_column("tag_order", order)
+    assert transform.transform(ordered).tag_index.tolist() == [[1, 2], [0, 0], [3, 4], [1, 5]]
+    wrong = table(ROWS).append_column("tag_order", pa.array([[0], [], [0], [0]], pa.list_(pa.int32())))
+    with pytest.raises(FeatureError, match="tags and tag_order are lists of different length"):
+        transform.transform(wrong)
+
+
 def test_unseen_tags_are_counted_and_change_nothing_else():
     transform = fit(ROWS, Settings(features={"blocks": "tags"}))
     made = transform.transform(table([["alien", "nobody", "unheard of"], ["nobody"], ["alien"]]))
