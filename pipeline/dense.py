@@ -98,7 +98,7 @@ class Vector:
             )
         dense = np.zeros((len(column), self.width + 1), np.float32)
         dense[~there, -1] = 1
-        if self.width:
+        if self.width and there.any():
             values = numbers_of(column.flatten(), self.name).astype(np.float32)
             if not np.isfinite(values).all():
                 raise FeatureError(f"column 'dense.{self.name}' holds a number that is missing or not finite")
