@@ -46,7 +46,8 @@ def build(settings: Settings, clean_folder: Path, folder: Path) -> None:
             f"{items}: of {len(order.labels):,} items, {order.n_labelled:,} are labelled and none of them is for "
             "training; give more items a top label, or lower [clean] validation_share and test_share"
         )
-    columns = ["item_id", "tags", "tag_counts", "tag_order", *FeatureColumns.of(settings.catalog).names]
+    of_tags = _OF_TAGS if settings.features.keep_tags == "first" else _OF_TAGS[:2]
+    columns = ["item_id", *of_tags, *FeatureColumns.of(settings.catalog).names]
     write_catalog(read_batches(items, columns), settings, folder, order=order, n_classes=taxonomy.n_classes)
 
 
