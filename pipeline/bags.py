@@ -6,6 +6,8 @@ slow (splitting, hashing, looking up) is done once per distinct term and the res
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,11 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from pipeline.errors import FeatureError
+from pipeline.sparse import by_id, csr, merged
+from pipeline.vocabulary import Vocabulary
 
 _NO_WORD = r"[^\p{L}\p{M}\p{N}_]+"
+_NO_ASCII_WORD = re.compile("[^A-Za-z0-9_]+")
+_FEW_TEXTS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +43,7 @@ class Terms:
     def bag(self, counts: NDArray[np.float32] | None = None) -> Bag:
         """Return how often each term stands on each item; `counts` says how much each place counts, else 1."""
         weights = np.ones(len(self.codes), np.float32) if counts is None else counts
-        # Sorting works in place, and the codes may be Arrow's own memory.
-        matrix = _csr(weights, self.codes.copy(), self.indptr, n_columns=len(self.distinct))
-        matrix.sum_duplicates()
-        return Bag(matrix, self.distinct)
+        return Bag(merged(csr(weights, self.codes, self.indptr, n_columns=len(self.distinct))), self.distinct)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,35 +58,56 @@ class Bag:
         return np.bincount(self.counts.indices, minlength=len(self.terms))
 
     def by_id(self, ids: NDArray[np.int32], *, n_columns: int) -> Any:
-        """Return the counts with column id - 1 for each term, CSR with sorted indices; id 0 drops a term."""
-        columns = ids[self.counts.indices] - np.int32(1)
-        kept = columns >= 0
-        if kept.all():
-            matrix = _csr(self.counts.data.copy(), columns, self.counts.indptr, n_columns=n_columns)
-        else:
-            indptr = np.concatenate([[0], np.cumsum(kept)])[self.counts.indptr]
-            matrix = _csr(self.counts.data[kept], columns[kept], indptr, n_columns=n_columns)
-        matrix.sort_indices()
-        return matrix
+        """Return the counts with column id - 1 for each term, CSC; id 0 drops a term."""
+        return by_id(self.counts, ids, n_columns=n_columns)
 
 
 class BatchBags:
-    """The bags of one batch of items, each made when it is first asked for."""
+    """The bags of one batch of items, each made when it is first asked for.
 
-    def __init__(self, batch: pa.RecordBatch | pa.Table, *, text_length: int) -> None:
+    `text_lengths` says how many characters are taken of each text column.
+    """
+
+    def __init__(self, batch: pa.RecordBatch | pa.Table, *, text_lengths: Mapping[str, int]) -> None:
         self._batch = batch
-        self._text_length = text_length
+        self._text_lengths = text_lengths
         self._words: dict[str, Terms] = {}
+        self._known_tags: Any = None
         self.n_items: int = batch.num_rows
 
     @cached_property
     def tags(self) -> Bag:
         """Tags, counted as often as they were applied where the batch has tag_counts."""
-        column = _column(self._batch, "tags")
-        terms = list_terms(column)
+        terms = self._tag_terms
         if "tag_counts" not in self._batch.schema.names:
             return terms.bag()
-        return terms.bag(_tag_counts(_column(self._batch, "tag_counts"), terms.indptr))
+        return terms.bag(tag_counts(column_of(self._batch, "tag_counts"), terms.indptr))
+
+    @cached_property
+    def _tag_terms(self) -> Terms:
+        return list_terms(column_of(self._batch, "tags"))
+
+    @property
+    def n_tags(self) -> NDArray[np.int32]:
+        """Return how many distinct tags stand on each item, (n_items,)."""
+        return np.asarray(np.diff(self.tags.counts.indptr), np.int32)
+
+    def known_tags(self, vocabulary: Vocabulary) -> Any:
+        """Return the counts of the tags of a vocabulary, CSC float32 (n_items, n_terms); made once a batch."""
+        if self._known_tags is None:
+            self._known_tags = self.count_tags(vocabulary)
+        return self._known_tags
+
+    def tag_order(self, vocabulary: Vocabulary) -> NDArray[np.float32]:
+        """Return the place from which each of the known tags stands on its item, in the order of a CSR matrix."""
+        terms = self._tag_terms
+        places = csr(places_in(self._batch, terms), terms.codes, terms.indptr, n_columns=len(terms.distinct))
+        order = merged(places, join=np.minimum)
+        return in_rows(order, vocabulary.ids(terms.distinct), len(vocabulary))
+
+    def count_tags(self, vocabulary: Vocabulary) -> Any:
+        """Return what `known_tags` keeps."""
+        return self.tags.by_id(vocabulary.ids(self.tags.terms), n_columns=len(vocabulary))
 
     @cached_property
     def tag_words(self) -> Bag:
@@ -100,10 +123,24 @@ class BatchBags:
         """Pairs of words of a text column that follow each other."""
         return bigram_terms(self._words_of(column)).bag()
 
+    def categories(self, column: str) -> Bag:
+        """Values of a column of categories: in NFKC with case folded, without blanks around; null is none."""
+        values = _strings(self.column(f"category.{column}"), column)
+        is_value = ~np.asarray(pc.is_null(values))
+        encoded = values.drop_null().dictionary_encode()
+        folded = pa.array([" ".join(fold(value).split()) for value in encoded.dictionary.to_pylist()], pa.string())
+        places = folded.dictionary_encode()
+        codes = np.asarray(places.indices).astype(np.int32)[np.asarray(encoded.indices)]
+        return Terms(np.concatenate([[0], np.cumsum(is_value)]), codes, places.dictionary).bag()
+
+    def column(self, name: str) -> pa.Array:
+        """Return a column of the batch. Raises FeatureError where it has none of that name."""
+        return column_of(self._batch, name)
+
     def _words_of(self, column: str) -> Terms:
         if column not in self._words:
-            texts = _column(self._batch, f"text.{column}")
-            short = pc.utf8_slice_codeunits(texts.cast(pa.large_string()), 0, self._text_length)
+            texts = self.column(f"text.{column}")
+            short = pc.utf8_slice_codeunits(texts.cast(pa.large_string()), 0, self._text_lengths[column])
             self._words[column] = word_terms(short)
         return self._words[column]
 
@@ -129,6 +166,32 @@ def list_terms(lists: pa.Array) -> Terms:
     return Terms(_indptr(lists), codes, encoded.dictionary.cast(pa.string()))
 
 
+def places_in(batch: pa.RecordBatch | pa.Table, terms: Terms) -> NDArray[np.int64]:
+    """Return the place of each tag on its item, from 0: by the column tag_order, else as in the lists.
+
+    Raises FeatureError where tag_order does not stand beside the tags.
+    """
+    if "tag_order" not in batch.schema.names:
+        return np.asarray(np.arange(len(terms.codes)) - np.repeat(terms.indptr[:-1], np.diff(terms.indptr)), np.int64)
+    order = column_of(batch, "tag_order")
+    if (_indptr(order) != terms.indptr).any():
+        raise FeatureError("tags and tag_order are lists of different length; run stage 1 again")
+    return np.asarray(order.flatten()).astype(np.int64)
+
+
+def in_rows(order: Any, ids: NDArray[np.int32], n_columns: int) -> NDArray[np.float32]:
+    """Return the values of a CSR matrix in the order in which they stand when its columns have ids."""
+    return np.asarray(by_id(order, ids, n_columns=n_columns).tocsr().data, np.float32)
+
+
+def without_nulls(lists: pa.Array) -> pa.Array:
+    """Return a list<string> array with an empty string for every null within a list."""
+    if pa.types.is_null(lists.type) or not lists.flatten().null_count:
+        return lists
+    offsets = pa.array(_indptr(lists), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pc.fill_null(lists.flatten(), ""))
+
+
 def word_terms(texts: pa.Array) -> Terms:
     """Return the words of each text, in NFKC and with case folded; a word is a run of letters, digits and _.
 
@@ -136,13 +199,29 @@ def word_terms(texts: pa.Array) -> Terms:
     >>> terms.distinct.take(pa.array(terms.codes)).to_pylist(), terms.indptr.tolist()
     (['the', 'thing', 'the', 'end'], [0, 4, 4])
     """
-    pieces = list_terms(pc.split_pattern_regex(_strings(texts, "text"), _NO_WORD))
+    texts = _strings(texts, "text")
+    if len(texts) <= _FEW_TEXTS:
+        few = [text or "" for text in texts.to_pylist()]
+        if "".join(few).isascii():
+            return _few_words(few)
+    pieces = list_terms(pc.split_pattern_regex(texts, _NO_WORD))
     # Not Arrow's utf8_normalize: that of pyarrow 25 takes letters apart and does not put them together again.
     folded = pa.array([fold(word) for word in pieces.distinct.to_pylist()], pa.string()).dictionary_encode()
     words = Terms(pieces.indptr, np.asarray(folded.indices).astype(np.int32)[pieces.codes], folded.dictionary)
     nothing = pc.index(words.distinct, "").as_py()
     # Text that begins or ends without a word leaves an empty piece there.
     return words if nothing < 0 else _without(words, nothing)
+
+
+def _few_words(texts: list[str]) -> Terms:
+    """Return the words of a few texts in ASCII: Arrow would compile its pattern for them anew each time."""
+    code_of: dict[str, int] = {}
+    codes, indptr = [], [0]
+    for text in texts:
+        words = filter(None, _NO_ASCII_WORD.split(text.lower()))
+        codes += [code_of.setdefault(word, len(code_of)) for word in words]
+        indptr.append(len(codes))
+    return Terms(np.array(indptr, np.int64), np.array(codes, np.int32), pa.array(list(code_of), pa.string()))
 
 
 def fold(word: str) -> str:
@@ -184,7 +263,7 @@ def _without(terms: Terms, code: int) -> Terms:
     return Terms(kept.indptr, kept.codes - (kept.codes > code).astype(np.int32), distinct)
 
 
-def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
+def column_of(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     """Return a column as one array. Raises FeatureError where the batch has none of that name."""
     if name not in batch.schema.names:
         raise FeatureError(f"column '{name}' is missing; the columns are {', '.join(batch.schema.names)}")
@@ -209,7 +288,7 @@ def _indptr(lists: pa.Array) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _tag_counts(lists: pa.Array, indptr: NDArray[np.int64]) -> NDArray[np.float32]:
+def tag_counts(lists: pa.Array, indptr: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the counts of all tags. Raises FeatureError where they do not stand beside tags, or are below 1."""
     if pa.types.is_null(lists.type):
         lists = lists.cast(pa.list_(pa.int32()))
@@ -223,10 +302,3 @@ def _tag_counts(lists: pa.Array, indptr: NDArray[np.int64]) -> NDArray[np.float3
     if len(counts) and counts.min() < 1:
         raise FeatureError(f"column 'tag_counts' holds {counts.min()}; a tag counts at least 1")
     return counts.astype(np.float32)
-
-
-def _csr(data: Any, columns: NDArray[np.int32], indptr: NDArray[np.int64], *, n_columns: int) -> Any:
-    """Return a CSR matrix with int32 indices wherever they suffice."""
-    index_type = np.int32 if len(columns) < 2**31 else np.int64
-    arrays = (data, columns.astype(index_type, copy=False), indptr.astype(index_type, copy=False))
-    return csr_matrix(arrays, shape=(len(indptr) - 1, n_columns))

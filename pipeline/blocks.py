@@ -2,6 +2,7 @@
 
     tags, tag_words                 a column per tag, per word of tags
     text_words, text_bigrams        a column per word, per pair of neighbours; a block for each text column
+    categories                      a column per value; a block for each column of categories
     tag_chars, text_chars           n-grams of characters, hashed into a fixed number of columns (hashing.py)
 
 Values: 1 (binary), the count (counts), or (1 + ln count) * idf (tfidf), where idf = ln((1 + n) / (1 + df)) + 1
@@ -18,69 +19,17 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix
 
-from pipeline.bags import Bag, BatchBags
+from pipeline.bags import BatchBags
 from pipeline.config import FeatureSettings
-from pipeline.errors import FeatureError, SettingsError
+from pipeline.errors import FeatureError
 from pipeline.hashing import hashed_counts, ngrams, spaced
 from pipeline.hdf5 import read_array, read_facts, read_group, write_array, write_facts
+from pipeline.sources import Source
+from pipeline.sparse import csc
 from pipeline.vocabulary import TermCounter, Vocabulary
 
 Weighting = Literal["binary", "counts", "tfidf"]
-_TITLES = {
-    "tags": "tag",
-    "tag_words": "word",
-    "tag_chars": "chars",
-    "text_words": "word",
-    "text_bigrams": "bigram",
-    "text_chars": "chars",
-}
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a block is made of: its kind, the text column it reads (empty for blocks of tags), and its weight."""
-
-    kind: str
-    column: str
-    weight: float
-
-    @property
-    def hashed(self) -> bool:
-        """Return whether the block's columns are hash buckets, not terms of a vocabulary."""
-        return self.kind.endswith("_chars")
-
-    def bag(self, bags: BatchBags) -> Bag:
-        """Return the batch's bag that the block reads."""
-        if self.kind == "tag_words":
-            return bags.tag_words
-        if self.kind.startswith("tag"):
-            return bags.tags
-        return bags.text_bigrams(self.column) if self.kind == "text_bigrams" else bags.text_words(self.column)
-
-    def name(self, term: str) -> str:
-        """Return the name of a feature.
-
-        >>> Source("tags", "", 1.0).name("zombies"), Source("text_words", "plot", 1.0).name("undead")
-        ('tag:zombies', 'plot.word:undead')
-        """
-        return f"{self.column}{'.' if self.column else ''}{_TITLES[self.kind]}:{term}"
-
-
-def sources(settings: FeatureSettings, text_columns: tuple[str, ...]) -> tuple[Source, ...]:
-    """Return the blocks in the order of their columns: as in the settings, a text block once per text column.
-
-    Raises SettingsError for a block of texts where there is no text column.
-    """
-    weights = settings.block_weights or (1.0,) * len(settings.blocks)
-    found = []
-    for kind, weight in zip(settings.blocks, weights, strict=True):
-        columns = text_columns if kind.startswith("text") else ("",)
-        if not columns:
-            raise SettingsError(f"[features] blocks: {kind} needs a text column; name one in [catalog] text")
-        found += [Source(kind, column, weight) for column in columns]
-    return tuple(found)
 
 
 class BlockFitter:
@@ -136,12 +85,15 @@ class Block:
 
     def transform(self, bags: BatchBags, settings: FeatureSettings) -> Any:
         """Return the block's features of a batch, CSC float32 (n_items, n_columns)."""
-        bag = self.source.bag(bags)
-        if self.vocabulary is None:
-            counts = bag.counts @ _hashed(bag.terms, settings)
+        if self.source.kind == "tags" and self.vocabulary is not None:
+            counts = bags.known_tags(self.vocabulary)
         else:
-            counts = bag.by_id(self.vocabulary.ids(bag.terms), n_columns=self.n_columns)
-        return weigh(counts.tocsc(), weighting=settings.weighting, idf=self.idf, weight=self.source.weight)
+            bag = self.source.bag(bags)
+            if self.vocabulary is None:
+                counts = (bag.counts @ _hashed(bag.terms, settings)).tocsc()
+            else:
+                counts = bag.by_id(self.vocabulary.ids(bag.terms), n_columns=self.n_columns)
+        return weigh(counts, weighting=settings.weighting, idf=self.idf, weight=self.source.weight)
 
     def name(self, column: int, settings: FeatureSettings, tags: Vocabulary) -> str:
         """Return a column's name; a bucket of tag_chars is called by its n-gram on the most frequent tag."""
@@ -174,6 +126,7 @@ class Block:
 def weigh(counts: Any, *, weighting: Weighting, idf: NDArray[np.float32], weight: float) -> Any:
     """Return weighted rows of Euclidean length `weight`, CSC float32, from counts (CSC, no duplicates).
 
+    >>> from scipy.sparse import csc_matrix
     >>> counts = csc_matrix(np.array([[4, 3], [0, 0]], np.float32))
     >>> weigh(counts, weighting="counts", idf=np.ones(2, np.float32), weight=0.5).toarray().tolist()
     [[0.4000000059604645, 0.30000001192092896], [0.0, 0.0]]
@@ -182,14 +135,26 @@ def weigh(counts: Any, *, weighting: Weighting, idf: NDArray[np.float32], weight
     if weighting == "tfidf":
         several = values > 1
         values[several] = 1 + np.log(values[several])
-        values *= np.repeat(idf, np.diff(counts.indptr))
+        values *= idf[columns_of(counts)]
     # Columns ascend within a row, whatever batch the row came in: the same bits for one item or a million.
     squares = np.bincount(counts.indices, weights=np.square(values, dtype=np.float64), minlength=counts.shape[0])
     lengths = np.sqrt(squares).astype(np.float32)
     values /= lengths[counts.indices]
     if weight != 1:
         values *= np.float32(weight)
-    return csc_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
+    return csc(values, counts.indices, counts.indptr, n_rows=counts.shape[0])
+
+
+def columns_of(matrix: Any) -> NDArray[np.int64]:
+    """Return the column of each value of a CSC matrix, (nnz,); where they are few without going through all
+
+    >>> from scipy.sparse import csc_matrix
+    >>> columns_of(csc_matrix([[1, 0, 1], [1, 0, 0]])).tolist()
+    [0, 0, 2]
+    """
+    if 16 * matrix.nnz < matrix.shape[1]:
+        return np.searchsorted(matrix.indptr, np.arange(matrix.nnz), side="right") - 1
+    return np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
 
 
 def beside(matrices: list[Any], *, n_items: int) -> Any:
@@ -204,8 +169,7 @@ def beside(matrices: list[Any], *, n_items: int) -> Any:
         before += matrix.nnz
     values = np.concatenate([np.zeros(0, np.float32), *(matrix.data for matrix in matrices)])
     indices = np.concatenate([np.zeros(0, index_type), *(matrix.indices for matrix in matrices)])
-    n_columns = sum(matrix.shape[1] for matrix in matrices)
-    return csc_matrix((values, indices, np.concatenate(indptr)), shape=(n_items, n_columns))
+    return csc(values, indices, np.concatenate(indptr), n_rows=n_items)
 
 
 def _hashed(terms: pa.Array, settings: FeatureSettings) -> Any:

@@ -62,7 +62,9 @@ def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role
         n_rows = staged.n_rows | {"tag": n_tags_gone + counts.n_raw_tags}
         database.rejects.check_share(n_rows, max_share=max_share)
         if taxonomy is not None:
-            counts.check_training(has_text=bool(settings.catalog.text))
+            catalog = settings.catalog
+            others = (*catalog.text, *catalog.categories, *catalog.numbers, *catalog.vectors)
+            counts.check_training(has_text=bool(others))
             (folder / "taxonomy.json").write_text(taxonomy.to_json() + "\n", encoding="utf-8")
         database.rejects.write(folder / "rejects.parquet")
         facts = counts.as_json(

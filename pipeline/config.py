@@ -18,7 +18,18 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pipeline.errors import SettingsError
 
 # What the clean items and the scores call their own columns; scores.h5 has `names` besides.
-COLUMNS = {"item_id", "title", "tags", "tag_counts", "n_raw_tags", "split", "path", "path_probability", "best_paths"}
+COLUMNS = {
+    "item_id",
+    "title",
+    "tags",
+    "tag_counts",
+    "tag_order",
+    "n_raw_tags",
+    "split",
+    "path",
+    "path_probability",
+    "best_paths",
+}
 COLUMNS |= {"best_path_probabilities", "given_path", "n_tags", "n_unseen_tags", "model", "names"}
 SAMPLE = Path(__file__).parent / "sample" / "movies.csv"
 
@@ -36,8 +47,18 @@ def _split_names(value: object) -> object:
     return value
 
 
+def _split_lengths(value: object) -> object:
+    """Turn `"400, 100"` of a configuration file, or one number, into a tuple; leave sequences alone.
+
+    >>> _split_lengths("400, 100"), _split_lengths(400)
+    (('400', '100'), (400,))
+    """
+    return (value,) if isinstance(value, int) else _split_names(value)
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split_names)]
+Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_lengths)]
 FilePath = Annotated[str, AfterValidator(expanduser)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -61,6 +82,9 @@ class CatalogSettings(Section):
     item_id: str = Field("item_id", description="column of the id in the items; empty: row numbers, from 1")
     title: str = Field("title", description="column of the title; empty: none")
     text: Names = Field((), description="columns of free text, kept for features of text")
+    categories: Names = Field((), description="columns of one value out of few, kept for features of categories")
+    numbers: Names = Field((), description="columns of numbers, kept as dense features")
+    vectors: Names = Field((), description="columns of lists of numbers, such as embeddings, kept as dense features")
     tags_column: str = Field(
         "tags", description="column of tags (a list or a delimited string, or one tag a row in `tags`); empty: none"
     )
@@ -97,6 +121,8 @@ class CatalogSettings(Section):
             raise ValueError(f"level_columns: {', '.join(self.level_columns)} names a column twice")
         if self.split in self.label_columns:
             raise ValueError(f"split: '{self.split}' is a column of labels")
+        if both := set(self.numbers) & set(self.vectors):
+            raise ValueError(f"vectors: '{min(both)}' is among the numbers too; name it once")
         if not self.tags_column and not self.word_columns:
             raise ValueError("tags_column: empty, and word_columns too: there is nothing to take tags from")
         return self
@@ -133,15 +159,34 @@ class CleanSettings(Section):
         return self
 
 
+BLOCK_KINDS = ("tags", "tag_words", "tag_chars", "text_words", "text_bigrams", "text_chars", "categories")
+# The setting of [catalog] that names the columns which a block may read.
+COLUMN_OF = {"text_words": "text", "text_bigrams": "text", "text_chars": "text", "categories": "categories"}
+
+
+def split_block(block: str) -> tuple[str, str]:
+    """Return kind and column of a block; no column stands for all that the catalog has.
+
+    >>> split_block("text_words:plot"), split_block("tags")
+    (('text_words', 'plot'), ('tags', ''))
+    """
+    kind, _, column = block.partition(":")
+    return kind.strip(), column.strip()
+
+
 class FeatureSettings(Section):
     """How clean tags become indexes and sparse features."""
 
-    max_tags: int = Field(64, ge=1, description="tags kept of an item in the padded index, the most frequent first")
+    max_tags: int = Field(64, ge=1, description="tags kept of an item in the padded index")
+    keep_tags: Literal["frequent", "rare", "first"] = Field(
+        "frequent", description="which tags stay where there are more: frequent, rare or first (as the item has them)"
+    )
     min_count: int = Field(1, ge=1, description="tags on fewer training items get no id")
     max_vocabulary: int = Field(200_000, ge=1, description="most ids; the most frequent tags keep theirs")
     blocks: Names = Field(
         ("tags", "tag_words", "tag_chars"),
-        description="sparse features: tags, tag_words, tag_chars, text_words, text_bigrams, text_chars",
+        description="sparse features: tags, tag_words, tag_chars, text_words, text_bigrams, text_chars, categories; "
+        "text_words:plot reads one column, text_words all",
     )
     block_weights: Weights = Field((), description="a weight for each block, above 0, at most 1; empty: 1 each")
     weighting: Literal["binary", "counts", "tfidf"] = Field("tfidf", description="binary, counts or tfidf")
@@ -150,21 +195,25 @@ class FeatureSettings(Section):
     chars_min: int = Field(3, ge=1, le=8, description="shortest character n-gram")
     chars_max: int = Field(5, ge=1, le=8, description="longest character n-gram")
     hash_width: int = Field(16_384, ge=16, le=2**24, description="columns of a hashed block")
-    text_length: int = Field(400, ge=1, description="characters taken of a text")
+    text_length: Lengths = Field((400,), description="characters taken of a text: a number, or one for each column")
     shard_items: int = Field(100_000, ge=1, description="training items in a file")
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> FeatureSettings:
-        known = ("tags", "tag_words", "tag_chars", "text_words", "text_bigrams", "text_chars")
         for block in self.blocks:
-            if block not in known:
-                raise ValueError(f"blocks: '{block}' is not one of {', '.join(known)}{suggest(block, known)}")
+            kind, column = split_block(block)
+            if kind not in BLOCK_KINDS:
+                raise ValueError(f"blocks: '{kind}' is not one of {', '.join(BLOCK_KINDS)}{suggest(kind, BLOCK_KINDS)}")
+            if column and kind not in COLUMN_OF:
+                raise ValueError(f"blocks: {block}: {kind} reads the tags; a column can be named behind text_words")
         if self.block_weights and len(self.block_weights) != len(self.blocks):
             raise ValueError(f"block_weights: {len(self.block_weights)} weights for {len(self.blocks)} blocks")
         if not all(0 < weight <= 1 for weight in self.block_weights):
             raise ValueError("block_weights: a weight is above 0 and at most 1, so that values stay within [0, 1]")
         if len(set(self.blocks)) != len(self.blocks):
             raise ValueError(f"blocks: {', '.join(self.blocks)} names a block twice")
+        if not self.text_length:
+            raise ValueError("text_length: is empty; a number of characters is needed")
         if self.chars_min > self.chars_max:
             raise ValueError(f"chars_min: {self.chars_min} is above chars_max = {self.chars_max}")
         return self
@@ -246,9 +295,17 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Settings:
-        texts = [block for block in self.features.blocks if block.startswith("text_")]
-        if texts and not self.catalog.text:
-            raise ValueError(f"features.blocks: {texts[0]} needs a text column; name one in [catalog] text")
+        for kind, column in map(split_block, self.features.blocks):
+            setting = COLUMN_OF.get(kind)
+            columns = getattr(self.catalog, setting) if setting else ()
+            if setting and not columns:
+                what = "text column" if setting == "text" else "column of categories"
+                raise ValueError(f"features.blocks: {kind} needs a {what}; name one in [catalog] {setting}")
+            if column and column not in columns:
+                raise ValueError(f"features.blocks: {kind}:{column} reads none of [catalog] {setting}")
+        lengths, texts = self.features.text_length, self.catalog.text
+        if len(lengths) not in (1, len(texts)):
+            raise ValueError(f"features.text_length: {len(lengths)} lengths for {len(texts)} columns of [catalog] text")
         weights = self.training.level_weights
         if weights and not any(weights):
             raise ValueError("training.level_weights: all are 0; there is nothing to learn")

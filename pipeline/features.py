@@ -6,8 +6,8 @@ file, those for scoring. A row's features depend on that row alone: not on order
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline.bags import BatchBags
-from pipeline.blocks import Block, BlockFitter, beside, sources
+from pipeline.blocks import Block, BlockFitter, beside
 from pipeline.config import FeatureSettings, Settings
+from pipeline.dense import Column, DenseFitter, load_column
 from pipeline.errors import FeatureError
 from pipeline.hdf5 import read_facts, read_group, write_facts
+from pipeline.sources import FeatureColumns, sources
 from pipeline.vocabulary import TermCounter, Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,37 +57,29 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class FeatureTransform:
-    """How clean tags (and texts) become features: fitted once, stored, applied the same way everywhere."""
+    """How clean tags (and other columns) become features: fitted once, stored, applied the same way everywhere."""
 
     settings: FeatureSettings
-    text_columns: tuple[str, ...]
+    columns: FeatureColumns
     vocabulary: Vocabulary  # of tags
     blocks: tuple[Block, ...]
+    dense: tuple[Column, ...]
     n_items: int  # training items that it was fitted on
 
     @classmethod
     def fit(cls, batches: pa.Table | Iterable[pa.RecordBatch], settings: Settings) -> FeatureTransform:
         """Return the transform of the items given: hand in training items only.
 
-        Columns are those of items.parquet: tags, tag_counts where known, text.<column> where a block reads
-        texts. Raises FeatureError where there are no items or a column is missing, SettingsError where a block
-        has nothing to read.
+        Columns are those of items.parquet: tags, tag_counts where known, and text.<column>, category.<column>,
+        dense.<column> as the catalog names them. Raises FeatureError where there are no items or a column is
+        missing, SettingsError where a block has nothing to read.
         """
-        chosen = settings.features
-        tags = TermCounter()
-        fitters = [BlockFitter(source, chosen) for source in sources(chosen, settings.catalog.text)]
-        n_items = 0
+        fitter = Fitter(settings)
         for batch in batches.to_batches() if isinstance(batches, pa.Table) else batches:
-            bags = BatchBags(batch, text_length=chosen.text_length)
-            tags.add(bags.tags.terms, bags.tags.document_frequency())
-            for fitter in fitters:
-                fitter.add(bags)
-            n_items += bags.n_items
-        if n_items == 0:
-            raise FeatureError("there are no training items to fit features on; check labels and split")
-        vocabulary = tags.vocabulary(min_count=chosen.min_count, max_size=chosen.max_vocabulary)
-        blocks = tuple(fitter.block(vocabulary, n_items=n_items) for fitter in fitters)
-        return cls(chosen, settings.catalog.text, vocabulary, blocks, n_items)
+            bags = BatchBags(batch, text_lengths=fitter.text_lengths)
+            fitter.tags.add(bags.tags.terms, bags.tags.document_frequency())
+            fitter.add(bags)
+        return fitter.transform()
 
     @property
     def n_vocabulary(self) -> int:
@@ -100,7 +94,7 @@ class FeatureTransform:
     @property
     def n_dense(self) -> int:
         """Return the number of dense columns."""
-        return 0
+        return sum(column.n_columns for column in self.dense)
 
     def transform(self, batch: pa.RecordBatch | pa.Table) -> Features:
         """Return the features of a batch with the columns that `fit` read, of any number of rows.
@@ -108,15 +102,21 @@ class FeatureTransform:
         A row without tags has zeros only; a tag without an id is counted in n_unseen_tags. Raises FeatureError
         where a column is missing or of another type.
         """
-        bags = BatchBags(batch, text_length=self.settings.text_length)
-        seen = bags.tags.by_id(self.vocabulary.ids(bags.tags.terms), n_columns=len(self.vocabulary))
-        n_unseen = np.diff(bags.tags.counts.indptr) - np.diff(seen.indptr)
+        return self.transform_bags(BatchBags(batch, text_lengths=self.columns.text_lengths(self.settings)))
+
+    def transform_bags(self, bags: BatchBags) -> Features:
+        """Return the features of a batch whose bags are made already."""
+        chosen = self.settings
+        seen = bags.known_tags(self.vocabulary).tocsr()
+        ids = seen.indices + np.int32(1)
+        order = {"rare": lambda: -ids, "first": lambda: bags.tag_order(self.vocabulary)}.get(chosen.keep_tags)
         parts = [block.transform(bags, self.settings) for block in self.blocks]
+        dense = [column.transform(bags.column(f"dense.{column.name}")) for column in self.dense]
         return Features(
-            tag_index=pad(seen.indptr, seen.indices + np.int32(1), max_tags=self.settings.max_tags),
+            tag_index=pad(seen.indptr, ids, max_tags=chosen.max_tags, order=order),
             features=beside(parts, n_items=bags.n_items),
-            dense=np.zeros((bags.n_items, self.n_dense), np.float32),
-            n_unseen_tags=n_unseen.astype(np.int32),
+            dense=np.concatenate([np.zeros((bags.n_items, 0), np.float32), *dense], axis=1),
+            n_unseen_tags=bags.n_tags - np.diff(seen.indptr).astype(np.int32),
         )
 
     def feature_names(self, indices: Sequence[int] | NDArray[Any]) -> list[str]:
@@ -135,15 +135,22 @@ class FeatureTransform:
             names.append(self.blocks[place].name(column, self.settings, self.vocabulary))
         return names
 
+    def dense_names(self) -> list[str]:
+        """Return the names of the dense columns, such as `number:year`, `number:year missing`, `vector:plot:0`."""
+        return [name for column in self.dense for name in column.names()]
+
     def save(self, group: Any) -> None:
         """Write the transform into an HDF5 group; the same transform gives the same bytes."""
         settings = self.settings.model_dump(mode="json")
-        facts = {"format": FORMAT, "settings": settings, "text": self.text_columns, "n_items": self.n_items}
-        write_facts(group, facts)
+        columns = asdict(self.columns)
+        write_facts(group, {"format": FORMAT, "settings": settings, "columns": columns, "n_items": self.n_items})
         self.vocabulary.save(group.create_group("vocabulary"))
         blocks = group.create_group("blocks")
         for number, block in enumerate(self.blocks):
             block.save(blocks.create_group(f"{number:03}"))
+        dense = group.create_group("dense")
+        for number, column in enumerate(self.dense):
+            column.save(dense.create_group(f"{number:03}"))
 
     @classmethod
     def load(cls, group: Any) -> FeatureTransform:
@@ -154,7 +161,8 @@ class FeatureTransform:
             raise FeatureError(f"{place} is not a feature transform of format {FORMAT}; train the model again")
         try:
             settings = FeatureSettings.model_validate(facts["settings"])
-            text_columns, n_items = tuple(str(name) for name in facts["text"]), int(facts["n_items"])
+            columns = FeatureColumns(**{kind: tuple(map(str, names)) for kind, names in facts["columns"].items()})
+            n_items = int(facts["n_items"])
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise FeatureError(f"{place} has settings that do not fit: {error}") from None
         vocabulary = Vocabulary.load(read_group(group, "vocabulary"))
@@ -163,26 +171,68 @@ class FeatureTransform:
             Block.load(
                 read_group(inner, f"{number:03}"), source=source, settings=settings, tags=vocabulary, n_items=n_items
             )
-            for number, source in enumerate(sources(settings, text_columns))
+            for number, source in enumerate(sources(settings, columns))
         )
-        return cls(settings, text_columns, vocabulary, blocks, n_items)
+        dense = read_group(group, "dense")
+        n_dense = len(columns.numbers) + len(columns.vectors)
+        fitted = tuple(load_column(read_group(dense, f"{number:03}")) for number in range(n_dense))
+        if tuple(column.name for column in fitted) != (*columns.numbers, *columns.vectors):
+            raise FeatureError(f"{place}/dense does not hold the columns {(*columns.numbers, *columns.vectors)}")
+        return cls(settings, columns, vocabulary, blocks, fitted, n_items)
 
 
-def pad(indptr: NDArray[Any], ids: NDArray[np.int32], *, max_tags: int) -> NDArray[np.int32]:
+class Fitter:
+    """Gathers, batch by batch of training items, what a transform is made of; `tags` is left to whoever adds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings.features
+        self.columns = FeatureColumns.of(settings.catalog)
+        self.text_lengths = self.columns.text_lengths(self.settings)
+        self.tags = TermCounter()
+        self.n_items = 0
+        self._blocks = [BlockFitter(source, self.settings) for source in sources(self.settings, self.columns)]
+        self._dense = DenseFitter(numbers=self.columns.numbers, vectors=self.columns.vectors)
+
+    def add(self, bags: BatchBags) -> None:
+        """Count a batch, all but its tags."""
+        for block in self._blocks:
+            block.add(bags)
+        self._dense.add(bags.column)
+        self.n_items += bags.n_items
+
+    def transform(self) -> FeatureTransform:
+        """Return the fitted transform. Raises FeatureError where there were no items."""
+        chosen = self.settings
+        if self.n_items == 0:
+            raise FeatureError("there are no training items to fit features on; check labels and split")
+        vocabulary = self.tags.vocabulary(min_count=chosen.min_count, max_size=chosen.max_vocabulary)
+        blocks = tuple(block.block(vocabulary, n_items=self.n_items) for block in self._blocks)
+        return FeatureTransform(chosen, self.columns, vocabulary, blocks, self._dense.columns(), self.n_items)
+
+
+def pad(
+    indptr: NDArray[Any], ids: NDArray[np.int32], *, max_tags: int, order: Callable[[], NDArray[Any]] | None = None
+) -> NDArray[np.int32]:
     """Return ids as a matrix (n_items, n_tags) with 0 behind the last; row i holds `ids[indptr[i]:indptr[i + 1]]`.
 
     n_tags is the length of the longest row, at least 1, at most max_tags; a longer row keeps its first, which
-    are the most frequent where ids ascend.
+    are the most frequent where ids ascend, or those that come first by `order` (which is asked only then).
 
     >>> pad(np.array([0, 1, 1, 4]), np.array([3, 4, 5, 9], np.int32), max_tags=2).tolist()
     [[3, 0], [0, 0], [4, 5]]
+    >>> indptr, ids, order = np.array([0, 3]), np.array([4, 5, 9], np.int32), np.array([2, 1, 0])
+    >>> pad(indptr, ids, max_tags=2, order=lambda: order).tolist()
+    [[5, 9]]
     """
     lengths = np.diff(indptr)
     n_tags = int(min(max_tags, lengths.max(initial=1)))
     filled = np.arange(n_tags) < lengths[:, None]
     matrix = np.zeros((len(lengths), n_tags), np.int32)
     if lengths.max(initial=0) > max_tags:
-        rank = np.arange(len(ids)) - np.repeat(indptr[:-1], lengths)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        rank = np.arange(len(ids)) - indptr[rows]
+        if order is not None:
+            rank[np.lexsort((order(), rows))] = rank.copy()
         ids = ids[rank < max_tags]
     matrix[filled] = ids
     return matrix
@@ -216,6 +266,6 @@ def build(settings: Settings, clean_folder: Path, folder: Path) -> None:
 
     Raises CatalogError where no training item is labelled.
     """
-    from pipeline.shards import build_shards
+    from pipeline import catalog
 
-    build_shards(settings, clean_folder, folder)
+    catalog.build(settings, clean_folder, folder)

@@ -18,10 +18,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import FeatureError
+from pipeline.sparse import csr
 
 _MULTIPLIER = np.uint64(6364136223846793005)
 _MIXERS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 _SHIFT = np.uint64(33)
+_FEW = 4_096  # n-grams that are sorted sooner than SciPy makes a matrix of them
 
 
 class NGrams(NamedTuple):
@@ -119,6 +121,10 @@ def hashed_counts(strings: pa.Array, *, shortest: int, longest: int, width: int)
     rows = np.concatenate([np.zeros(0, np.int64), *(g.owner for g in grams)]).astype(np.int32)
     buckets = [(g.hashes % np.uint64(width)).astype(np.int32) for g in grams]
     columns = np.concatenate([np.zeros(0, np.int32), *buckets])
+    if len(rows) <= _FEW:
+        places, counts = np.unique(rows * np.int64(width) + columns, return_counts=True)
+        ends = np.searchsorted(places, np.arange(len(strings) + 1) * width)
+        return csr(counts, places % width, ends, n_columns=width)
     return coo_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(strings), width)).tocsr()
 
 

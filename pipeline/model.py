@@ -91,8 +91,8 @@ class Model:
         if not 1 <= n_best <= 100:
             raise ModelError(f"predict(n_best={n_best}): 1 to 100 is allowed")
         columns = {"item_id": pa.array(range(len(rows)), pa.int64()), "tags": pa.array(rows, pa.list_(pa.string()))}
-        for column in self.transform.text_columns:
-            columns[f"text.{column}"] = pa.nulls(len(rows), pa.string())
+        for column in self.transform.columns.names:
+            columns[column] = pa.nulls(len(rows))
         # Small batches: a call for one row should not pay for two thousand.
         scoring = ScoringSettings(n_best=n_best, batch_size=64)
         scores = self.score_batch(pa.RecordBatch.from_pydict(columns), clean=True, scoring=scoring)

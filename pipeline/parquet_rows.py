@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import CatalogError
+from pipeline.figures import as_cells
 from pipeline.readers import Broken, Rows, Wanted, make_table, numbers, one_array
 from pipeline.streams import open_file, verify_digest
 
@@ -51,6 +52,8 @@ def _rows(path: str, batch: Any, first: int, known: tuple[str, ...], wanted: Wan
             parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
             bad[parents[_not_utf8(pc.list_flatten(column))]] = True
             column, lists = pa.nulls(batch.num_rows, pa.string()), column
+        elif name in wanted.vectors and (is_list or pa.types.is_fixed_size_list(column.type)):
+            column = as_cells(column)
         bad |= _not_utf8(column)
         text_ids |= (
             name == wanted.id_column and not pa.types.is_integer(column.type) and column.null_count < len(column)

@@ -25,7 +25,7 @@ from pipeline.hashing import hash_strings
 from pipeline.taxonomy import Taxonomy
 
 SPLITS = ("train", "validation", "test")
-BATCH_ROWS = 65_536
+BATCH_ROWS = 131_072
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,11 @@ class Order:
     labels: NDArray[np.int32]  # (n_rows, n_levels); -1 is unknown
     split: NDArray[np.uint8]  # (n_rows,): index into SPLITS
     position: NDArray[np.int64]  # (n_rows,): place among the labelled items; -1 for a row that is not labelled
+
+    @classmethod
+    def as_given(cls, n_items: int) -> Order:
+        """Return the order of items without labels that all count as training items of one class, as they stand."""
+        return cls(np.zeros((n_items, 1), np.int32), np.zeros(n_items, np.uint8), np.arange(n_items))
 
     @property
     def n_labelled(self) -> int:
@@ -78,14 +83,6 @@ def place(labels: NDArray[np.int32], split: NDArray[np.uint8], hashes: NDArray[n
     return Order(labels, split, position)
 
 
-def training_batches(items: Path, order: Order, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the labelled training items, batch by batch, in the order of the file."""
-    wanted, start = order.training, 0
-    for batch in read_batches(items, columns):
-        yield batch.filter(pa.array(wanted[start : start + batch.num_rows]))
-        start += batch.num_rows
-
-
 @dataclass(frozen=True, eq=False)
 class Piece:
     """The items of one shard, in their final order."""
@@ -95,35 +92,55 @@ class Piece:
     split: NDArray[np.uint8]  # (n_items,)
 
 
-def pieces(items: Path, order: Order, columns: list[str], *, shard_items: int, scratch: Path) -> Iterator[Piece]:
-    """Yield the labelled items in order, `shard_items` at a time; scratch files lie below `scratch` meanwhile."""
-    n_shards = -(-order.n_labelled // shard_items)
-    ordered = np.flatnonzero(order.position >= 0)
-    ordered = ordered[np.argsort(order.position[ordered])]
-    with TemporaryDirectory(dir=scratch, prefix="rows-") as folder:
-        _deal_out(items, order, columns, shard_items=shard_items, folder=Path(folder), n_shards=n_shards)
-        for shard in range(n_shards):
-            with pa.OSFile(str(Path(folder, str(shard)))) as stream:
+class Dealer:
+    """Deals rows out to a scratch file for each shard; sorting is done shard by shard when they are read back.
+
+    Used as a context, which the scratch files end with.
+    """
+
+    def __init__(self, order: Order, *, shard_items: int, scratch: Path) -> None:
+        self._order, self._shard_items = order, shard_items
+        self._n_shards = -(-order.n_labelled // shard_items)
+        self._writers: dict[int, Any] = {}
+        self._n_rows = 0  # dealt out so far
+        self._stack = ExitStack()
+        self._folder = Path(self._stack.enter_context(TemporaryDirectory(dir=scratch, prefix="rows-")))
+        self._files = self._stack.enter_context(ExitStack())
+
+    def __enter__(self) -> Dealer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Write each labelled row of the next batch of items.parquet to the file of its shard."""
+        position = self._order.position[self._n_rows : self._n_rows + batch.num_rows]
+        self._n_rows += batch.num_rows
+        shards = np.where(position < 0, -1, position // self._shard_items)
+        for shard in np.unique(shards[shards >= 0]):
+            self._writer(int(shard), batch.schema).write_batch(batch.filter(pa.array(shards == shard)))
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the labelled items in order, once all rows are dealt out."""
+        self._files.close()
+        ordered = np.flatnonzero(self._order.position >= 0)
+        ordered = ordered[np.argsort(self._order.position[ordered])]
+        for shard in range(self._n_shards):
+            with pa.OSFile(str(self._folder / str(shard))) as stream:
                 table = pa.ipc.open_stream(stream).read_all()
-            rows = ordered[shard * shard_items : (shard + 1) * shard_items]
+            rows = ordered[shard * self._shard_items : (shard + 1) * self._shard_items]
             # The rows were dealt out in the order of the file: ranks of row numbers are places in the table.
-            in_order = table.take(pa.array(np.argsort(np.argsort(rows))))
-            yield Piece(in_order, order.labels[rows], order.split[rows])
+            places = np.argsort(np.argsort(rows))
+            moved = (places != np.arange(len(places))).any()
+            in_order = table.take(pa.array(places)) if moved else table
+            yield Piece(in_order, self._order.labels[rows], self._order.split[rows])
 
-
-def _deal_out(items: Path, order: Order, columns: list[str], *, shard_items: int, folder: Path, n_shards: int) -> None:
-    """Write each labelled row to the file of its shard."""
-    schema = pa.schema([pq.read_schema(items).field(name) for name in columns])
-    start = 0
-    with ExitStack() as stack:
-        files = [stack.enter_context(pa.OSFile(str(folder / str(shard)), "wb")) for shard in range(n_shards)]
-        writers: list[Any] = [stack.enter_context(pa.ipc.new_stream(file, schema)) for file in files]
-        for batch in read_batches(items, columns):
-            position = order.position[start : start + batch.num_rows]
-            shards = np.where(position < 0, -1, position // shard_items)
-            for shard in np.unique(shards[shards >= 0]):
-                writers[shard].write_batch(batch.filter(pa.array(shards == shard)))
-            start += batch.num_rows
+    def _writer(self, shard: int, schema: pa.Schema) -> Any:
+        if shard not in self._writers:
+            file = self._files.enter_context(pa.OSFile(str(self._folder / str(shard)), "wb"))
+            self._writers[shard] = self._files.enter_context(pa.ipc.new_stream(file, schema))
+        return self._writers[shard]
 
 
 def read_batches(items: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -35,6 +35,7 @@ class Wanted:
     list_column: str = ""  # its values may be lists; they come in the column LISTS
     id_column: str = ""  # whether its values are text by their type matters
     names: tuple[str, ...] = ()  # names of the columns of a CSV without header
+    vectors: tuple[str, ...] = ()  # columns whose values may be lists of numbers; they come as text
 
 
 @dataclass(frozen=True)

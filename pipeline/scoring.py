@@ -160,8 +160,8 @@ class Summary:
 
 def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
     """Yield the columns of the clean items that scoring reads."""
-    wanted = {"item_id", "title", "tags", "tag_counts", *model.taxonomy.levels}
-    wanted |= {f"text.{column}" for column in model.transform.text_columns}
+    wanted = {"item_id", "title", "tags", "tag_counts", "tag_order", *model.taxonomy.levels}
+    wanted |= set(model.transform.columns.names)
     columns = [name for name in items.schema_arrow.names if name in wanted]
     yield from items.iter_batches(batch_size=65_536, columns=columns)
 
@@ -172,7 +172,9 @@ def _clean(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
 
     grouped = clean_tags(batch.column("tags"), model.clean)
     columns = {name: batch.column(name) for name in batch.schema.names}
-    return pa.RecordBatch.from_pydict({**columns, "tags": grouped.tags, "tag_counts": grouped.counts})
+    return pa.RecordBatch.from_pydict(
+        {**columns, "tags": grouped.tags, "tag_counts": grouped.counts, "tag_order": grouped.order}
+    )
 
 
 def _score_pass(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -> pa.RecordBatch:

@@ -21,16 +21,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix, vstack
 
-from pipeline.config import Settings
-from pipeline.errors import CatalogError, FeatureError
+from pipeline.errors import FeatureError
 from pipeline.features import Features, FeatureTransform, check_features, check_sparse
 from pipeline.hdf5 import read_array, read_group, read_strings, write_array, write_strings
-from pipeline.partition import SPLITS, Piece, pieces, read_order, training_batches
-from pipeline.taxonomy import Taxonomy
+from pipeline.partition import SPLITS, Piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,33 +68,10 @@ class TrainingData:
     widths: Widths
 
 
-def build_shards(settings: Settings, clean_folder: Path, folder: Path) -> None:
-    """Fit the transform on the labelled training items, and write everything that stage 2 leaves behind.
-
-    Raises CatalogError where no training item is labelled, or where items.parquet lacks a column.
-    """
-    items = clean_folder / "items.parquet"
-    taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text(encoding="utf-8"))
-    order = read_order(items, taxonomy)
-    if not order.training.any():
-        raise CatalogError(
-            f"{items}: of {len(order.labels):,} items, {order.n_labelled:,} are labelled and none of them is for "
-            "training; give more items a top label, or lower [clean] validation_share and test_share"
-        )
-    columns = ["tags", "tag_counts", *(f"text.{name}" for name in settings.catalog.text)]
-    transform = FeatureTransform.fit(training_batches(items, order, columns), settings)
-    pq.write_table(transform.vocabulary.table(), folder / "vocabulary.parquet")
-    with h5py.File(folder / "transform.h5", "w") as file:
-        transform.save(file.create_group("transform"))
-    limit = settings.features.shard_items
-    cut = pieces(items, order, ["item_id", *columns], shard_items=limit, scratch=folder)
-    for number, piece in enumerate(cut):
-        write_shard(folder / f"features-{number:05}.h5", piece, transform, n_classes=taxonomy.n_classes)
-
-
-def write_shard(path: Path, piece: Piece, transform: FeatureTransform, *, n_classes: Sequence[int]) -> None:
-    """Write one shard; the same items give the same bytes."""
-    features = transform.transform(piece.items)
+def write_shard(
+    path: Path, piece: Piece, features: Features, transform: FeatureTransform, *, n_classes: Sequence[int]
+) -> None:
+    """Write one shard: a piece and its features; the same items give the same bytes."""
     widths = {"n_vocabulary": transform.n_vocabulary, "n_features": transform.n_features, "n_dense": transform.n_dense}
     item_id = pa.concat_arrays(piece.items["item_id"].chunks)
     with h5py.File(path, "w") as file:

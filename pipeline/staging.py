@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import CatalogSettings, Settings
 from pipeline.errors import CatalogError
+from pipeline.figures import numbers, vectors
 from pipeline.inputs import Role
 from pipeline.labels import CheckedLabels, check_labels
 from pipeline.readers import LISTS, ROW, Rows, Wanted
@@ -50,7 +51,8 @@ class Layout:
         """Return the columns of the items that are read, each once."""
         catalog = self.catalog
         names = (catalog.item_id, catalog.title, *catalog.text, self.tags_column, *catalog.word_columns)
-        return tuple(dict.fromkeys(name for name in (*names, *self.label_columns, self.split) if name))
+        others = (*catalog.categories, *catalog.numbers, *catalog.vectors)
+        return tuple(dict.fromkeys(name for name in (*names, *others, *self.label_columns, self.split) if name))
 
     def place(self, column: str) -> str:
         """Return what a column of the items is called in the table items."""
@@ -107,7 +109,7 @@ def _stage_items(database: Database, layout: Layout, labels: _Labels) -> int:
     cells = "".join(f", c{k} VARCHAR" for k in range(len(columns)))
     fixed = "n BIGINT, source VARCHAR, line BIGINT, id VARCHAR, text_id BOOLEAN, lists VARCHAR[]"
     database.create(f"items ({fixed}{cells})")
-    wanted = Wanted(columns, layout.tags_column, catalog.item_id, catalog.column_names)
+    wanted = Wanted(columns, layout.tags_column, catalog.item_id, catalog.column_names, catalog.vectors)
     optional = layout.label_columns if layout.role == "scoring" else ()
     names = {layout.place(name): name for name in columns} | (
         {"lists": layout.tags_column} if layout.tags_column else {}
@@ -141,6 +143,12 @@ def _items_block(path: str, before: int, rows: Rows, layout: Layout, labels: _La
         values[layout.split] = pc.take(pa.array(list(NAMES.values())), place)
         unknown = pc.and_(pc.is_valid(spelt), pc.is_null(place))
         reasons = pc.if_else(unknown, "split is not train, validation or test", reasons)
+    for names, parse, what in (
+        (layout.catalog.numbers, numbers, "number"),
+        (layout.catalog.vectors, vectors, "vector"),
+    ):
+        for name in names:
+            reasons = pc.if_else(parse(table[name])[1], f"{name} is not a {what}", reasons)
     number = pc.cast(pc.add(table[ROW], before), pa.string())
     ids = table[layout.catalog.item_id] if layout.catalog.item_id else number
     cells = {"text_id": pa.repeat(rows.text_ids, len(table)), "lists": table[LISTS]}

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.config import Settings
 from pipeline.counting import Counts
+from pipeline.figures import numbers, vectors
 from pipeline.readers import one_array
 from pipeline.splitting import SQL, thresholds
 from pipeline.staging import Staged
@@ -41,8 +42,12 @@ class Windows:
                 ("item_id", pa.int64() if numbers else text),
                 ("title", text),
                 *((f"text.{name}", text) for name in catalog.text),
+                *((f"category.{name}", text) for name in catalog.categories),
+                *((f"dense.{name}", pa.float64()) for name in catalog.numbers),
+                *((f"dense.{name}", pa.list_(pa.float32())) for name in catalog.vectors),
                 ("tags", pa.list_(text)),
                 ("tag_counts", pa.list_(pa.int32())),
+                ("tag_order", pa.list_(pa.int32())),
                 ("n_raw_tags", pa.int32()),
                 *((level, text) for level in catalog.levels),
                 ("split", text),
@@ -86,8 +91,12 @@ class Windows:
             "item_id": rows["id"],
             "title": rows[layout.place(catalog.title)] if catalog.title else empty,
             **{f"text.{name}": rows[layout.place(name)] for name in catalog.text},
+            **{f"category.{name}": rows[layout.place(name)] for name in catalog.categories},
+            **{f"dense.{name}": numbers(rows[layout.place(name)])[0] for name in catalog.numbers},
+            **{f"dense.{name}": vectors(rows[layout.place(name)])[0] for name in catalog.vectors},
             "tags": grouped.tags,
             "tag_counts": grouped.counts,
+            "tag_order": grouped.order,
             "n_raw_tags": pa.array(grouped.n_raw, pa.int32()),
             **{level: rows[f"l{k}"] for k, level in enumerate(catalog.levels)},
             "split": rows["split"],

@@ -13,7 +13,7 @@ from pipeline.errors import FeatureError
 
 
 def bags(**columns) -> BatchBags:
-    return BatchBags(pa.table(columns), text_length=20)
+    return BatchBags(pa.table(columns), text_lengths={"plot": 20})
 
 
 def counts_of(bag: Bag) -> list[dict[str, float]]:
@@ -40,13 +40,22 @@ def test_words_of_tags_add_up_over_the_tags():
 
 def test_texts_are_cut_folded_and_split_into_words():
     plot = ["The END, the_end! cafe\u0301 no more", None, "..."]  # cut behind the accent
-    made = BatchBags(pa.table({"text.plot": plot}), text_length=23)
+    made = BatchBags(pa.table({"text.plot": plot}), text_lengths={"plot": 23})
     assert counts_of(made.text_words("plot")) == [{"the": 1, "end": 1, "the_end": 1, "caf\u00e9": 1}, {}, {}]
     assert counts_of(made.text_bigrams("plot"))[0] == {"the end": 1, "end the_end": 1, "the_end caf\u00e9": 1}
 
 
 def test_compatible_forms_of_a_letter_are_one_word():
     assert counts_of(word_terms(pa.array(["\ufb01lm FILM film"])).bag()) == [{"film": 3}]
+
+
+@given(st.lists(st.text("aB_ -\t'0\x00", max_size=8) | st.none(), min_size=1, max_size=6))
+def test_a_few_texts_have_the_words_that_many_have(texts):
+    few = word_terms(pa.array(texts, pa.string()))
+    many = word_terms(pa.array(texts * 300, pa.string()))
+    assert few.distinct.to_pylist() == many.distinct.to_pylist()
+    assert few.codes.tolist() == many.codes[: len(few.codes)].tolist()
+    assert few.indptr.tolist() == many.indptr[: len(texts) + 1].tolist()
 
 
 @given(st.lists(st.lists(st.sampled_from("abcde"), max_size=6), max_size=6))
@@ -74,7 +83,7 @@ def test_by_id_drops_unseen_terms_and_leaves_the_bag_as_it_was():
 
 def test_an_empty_batch_gives_empty_bags():
     batch = pa.table({"tags": pa.array([], pa.list_(pa.string())), "text.plot": pa.array([], pa.string())})
-    made = BatchBags(batch, text_length=9)
+    made = BatchBags(batch, text_lengths={"plot": 9})
     for bag in (made.tags, made.tag_words, made.text_words("plot"), made.text_bigrams("plot")):
         assert bag.counts.shape == (0, 0)
 

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csc_matrix
 
-from pipeline.blocks import beside, sources, weigh
+from pipeline.blocks import beside, columns_of, weigh
 from pipeline.config import FeatureSettings, Settings
 from pipeline.errors import SettingsError
 from pipeline.features import FeatureTransform
+from pipeline.sources import FeatureColumns, sources
 
 
 def fitted(rows: list[list[str]], *, texts: list[str] | None = None, **features) -> tuple[FeatureTransform, np.ndarray]:
@@ -74,9 +75,56 @@ def test_a_bucket_without_an_ngram_is_called_by_its_number():
 
 
 def test_text_blocks_stand_once_for_each_text_column():
-    found = sources(FeatureSettings(blocks=("text_words", "tags"), block_weights=(0.5, 1)), ("name", "plot"))
+    found = sources(
+        FeatureSettings(blocks=("text_words", "tags"), block_weights=(0.5, 1)), FeatureColumns(text=("name", "plot"))
+    )
     wanted = [("text_words", "name", 0.5), ("text_words", "plot", 0.5), ("tags", "", 1)]
     assert [(source.kind, source.column, source.weight) for source in found] == wanted
+
+
+def test_a_block_may_read_one_column_of_several_and_each_has_its_length():
+    columns = {"tags": pa.array([["a"]]), "text.name": ["abc def"], "text.plot": ["abc def"]}
+    features = {
+        "blocks": "text_words, text_words:name, text_bigrams:plot",
+        "text_length": "3, 7",
+        "block_weights": "1,0.5,1",
+    }
+    with pytest.raises(ValueError, match="names a block twice"):
+        Settings(catalog={"text": "name, plot"}, features=features | {"blocks": "tags, tags", "block_weights": ""})
+    transform = FeatureTransform.fit(pa.table(columns), Settings(catalog={"text": "name, plot"}, features=features))
+    assert names(transform) == [
+        *("name.word:abc", "plot.word:abc", "plot.word:def"),
+        *("name.word:abc", "plot.bigram:abc def"),
+    ]
+    made = transform.transform(pa.table(columns)).features.toarray()[0]
+    np.testing.assert_allclose(made, [1, 0.5**0.5, 0.5**0.5, 0.5, 1], rtol=1e-6)
+
+
+def test_a_category_is_one_feature_whatever_its_case_and_blanks():
+    columns = {
+        "tags": pa.array([[], [], []], pa.list_(pa.string())),
+        "category.brand": [" New  Line", "new line", None],
+    }
+    chosen = Settings(catalog={"categories": "brand"}, features={"blocks": "categories"})
+    transform = FeatureTransform.fit(pa.table(columns), chosen)
+    assert names(transform) == ["brand.category:new line"]
+    assert transform.transform(pa.table(columns)).features.toarray().tolist() == [[1], [1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("catalog", "features", "message"),
+    [
+        ({}, {"blocks": "tags:plot"}, "tags reads the tags"),
+        ({"text": "plot"}, {"blocks": "text_words:name"}, r"text_words:name reads none of \[catalog\] text"),
+        ({}, {"blocks": "categories"}, r"categories needs a column of categories; name one in \[catalog\] categories"),
+        ({"text": "plot"}, {"text_length": "1, 2"}, r"2 lengths for 1 columns of \[catalog\] text"),
+        ({}, {"text_length": ""}, "text_length: is empty"),
+        ({"numbers": "year", "vectors": "year"}, {}, "'year' is among the numbers too"),
+    ],
+)
+def test_blocks_and_columns_that_do_not_fit_are_refused(catalog, features, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(catalog=catalog, features=features)
 
 
 def test_words_and_bigrams_of_texts_are_named_by_their_column():
@@ -99,7 +147,7 @@ def test_a_weight_scales_its_block_alone():
 
 def test_a_block_of_texts_without_a_text_column_is_refused():
     with pytest.raises(SettingsError, match="text_chars needs a text column"):
-        sources(FeatureSettings(blocks=("text_chars",)), ())
+        sources(FeatureSettings(blocks=("text_chars",)), FeatureColumns())
     with pytest.raises(ValueError, match=r"text_chars needs a text column; name one in \[catalog\] text"):
         Settings(features={"blocks": "text_chars"})
 
@@ -108,6 +156,12 @@ def test_a_block_of_texts_without_a_text_column_is_refused():
 def test_a_weight_outside_its_range_is_refused(weights):
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         FeatureSettings(blocks=("tags",), block_weights=weights)
+
+
+def test_one_item_has_the_columns_that_it_has_among_many():
+    one = csc_matrix(([1.0, 1, 1], ([0, 0, 0], [3, 70, 99])), shape=(1, 100))
+    assert columns_of(one).tolist() == [3, 70, 99]
+    assert columns_of(csc_matrix((1, 100))).tolist() == []
 
 
 def test_matrices_beside_each_other_equal_one_dense_matrix():

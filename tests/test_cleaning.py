@@ -108,6 +108,7 @@ def test_what_is_written_is_what_the_item_says(tmp_path):
         "title": " Dawn ",
         "tags": ["mall", "zombies"],
         "tag_counts": [1, 2],
+        "tag_order": [1, 0],
         "n_raw_tags": 3,
         "genre": "Horror",
         "theme": "Zombies",

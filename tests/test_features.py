@@ -53,6 +53,22 @@ def test_the_most_frequent_tags_stay_where_there_are_too_many():
     assert made.features.toarray()[3, 4] > 0  # the bag keeps them all
 
 
+def test_the_rarest_tags_stay_by_setting():
+    transform = fit(ROWS, Settings(features={"max_tags": 2, "keep_tags": "rare", "blocks": "tags"}))
+    assert transform.transform(table(ROWS)).tag_index.tolist() == [[1, 2], [0, 0], [3, 4], [2, 5]]
+
+
+def test_the_first_tags_stay_by_setting_as_tag_order_has_them():
+    transform = fit(ROWS, Settings(features={"max_tags": 2, "keep_tags": "first", "blocks": "tags"}))
+    assert transform.transform(table(ROWS)).tag_index.tolist() == [[1, 2], [0, 0], [1, 3], [1, 2]]
+    order = pa.array([[0, 1], [], [2, 0, 1], [1, 2, 0]], pa.list_(pa.int32()))
+    ordered = table(ROWS).append_column("tag_order", order)
+    assert transform.transform(ordered).tag_index.tolist() == [[1, 2], [0, 0], [3, 4], [1, 5]]
+    wrong = table(ROWS).append_column("tag_order", pa.array([[0], [], [0], [0]], pa.list_(pa.int32())))
+    with pytest.raises(FeatureError, match="tags and tag_order are lists of different length"):
+        transform.transform(wrong)
+
+
 def test_unseen_tags_are_counted_and_change_nothing_else():
     transform = fit(ROWS, Settings(features={"blocks": "tags"}))
     made = transform.transform(table([["alien", "nobody", "unheard of"], ["nobody"], ["alien"]]))
@@ -148,7 +164,7 @@ def damage_format(group):
 
 
 def damage_settings(group):
-    group.attrs["facts"] = '{"format": 1, "settings": {"max_tags": 0}, "text": [], "n_items": 1}'
+    group.attrs["facts"] = '{"format": 2, "settings": {"max_tags": 0}, "columns": {}, "n_items": 1}'
 
 
 def damage_vocabulary(group):
@@ -167,7 +183,7 @@ def damage_block(group):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_format, "not a feature transform of format 1"),
+        (damage_format, "not a feature transform of format 2"),
         (damage_settings, "settings that do not fit"),
         (damage_vocabulary, "is not an array of this file"),
         (damage_hashed_block, r"not int64 \(64\)"),

@@ -167,7 +167,7 @@ def test_a_level_that_is_called_like_a_column_is_refused():
         score_batch(model, make_items(1), clean=False, scoring=ScoringSettings())
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=5), st.sampled_from([1, 3, 16, 64]))
 def test_every_item_is_scored_once_and_cutting_at_whole_passes_changes_nothing(cuts, batch_size):
     items = make_items(40)

@@ -27,6 +27,7 @@ def row(number: int) -> dict:
         "item_id": number,
         "tags": TAGS[number % 5 : number % 5 + 1 + number % 3],
         "tag_counts": [1] * len(TAGS[number % 5 : number % 5 + 1 + number % 3]),
+        "tag_order": list(range(len(TAGS[number % 5 : number % 5 + 1 + number % 3]))),
         "split": split,
         "genre": None if number == 0 else "Horror" if number % 2 else "Science fiction",
         "theme": None if number < 2 else "Zombies" if number % 2 else "Space",
@@ -35,7 +36,8 @@ def row(number: int) -> dict:
 
 def write_clean(folder, rows: list[dict]) -> None:
     folder.mkdir(exist_ok=True)
-    lists = [("tags", pa.list_(pa.string())), ("tag_counts", pa.list_(pa.int32()))]
+    numbers = pa.list_(pa.int32())
+    lists = [("tags", pa.list_(pa.string())), ("tag_counts", numbers), ("tag_order", numbers)]
     id_type = pa.string() if rows and isinstance(rows[0]["item_id"], str) else pa.int64()
     strings = [(name, pa.string()) for name in ("split", *LEVELS)]
     table = pa.Table.from_pylist(rows, schema=pa.schema([("item_id", id_type), *lists, *strings]))
@@ -121,8 +123,19 @@ def test_neither_the_order_of_rows_nor_the_size_of_shards_nor_of_batches_changes
 
 def test_items_that_are_not_for_training_change_no_feature(tmp_path, rows):
     first = built(tmp_path, "first", rows)
-    changed = [row if row["split"] == "train" else row | {"tags": ["other"], "tag_counts": [9]} for row in rows]
-    unlabelled = {"item_id": 99, "tags": ["alone"], "tag_counts": [1], "split": "train", "genre": None, "theme": None}
+    changed = [
+        row if row["split"] == "train" else row | {"tags": ["other"], "tag_counts": [9], "tag_order": [0]}
+        for row in rows
+    ]
+    unlabelled = {
+        "item_id": 99,
+        "tags": ["alone"],
+        "tag_counts": [1],
+        "tag_order": [0],
+        "split": "train",
+        "genre": None,
+        "theme": None,
+    }
     second = built(tmp_path, "second", [*changed, unlabelled])
     for name in ("transform.h5", "vocabulary.parquet"):
         assert (first / name).read_bytes() == (second / name).read_bytes()

@@ -239,12 +239,12 @@ def test_the_long_form_is_joined_by_id_and_counts_add_up(tmp_path):
     assert counted == [2, 2, 4]
 
 
-def test_the_order_of_tag_rows_and_of_tags_does_not_matter(tmp_path):
+def test_the_order_of_tag_rows_and_of_tags_matters_to_tag_order_only(tmp_path):
     labels = "1,Comedy,Toys\n2,Horror,-\n"
-    contents = []
-    for tags in ("1,a\n2,b\n1,c\n", "1,c\n1,a\n2,b\n"):
-        contents.append((long_form(tmp_path, tags, labels).folder / "items.parquet").read_bytes())
+    contents = [long_form(tmp_path, tags, labels).items for tags in ("1,a\n2,b\n1,c\n", "1,c\n1,a\n2,b\n")]
+    orders = [[item.pop("tag_order") for item in items] for items in contents]
     assert contents[0] == contents[1]
+    assert orders == [[[0], [0, 1]], [[0], [1, 0]]]
 
 
 def test_rows_of_tags_and_labels_that_belong_to_nothing_are_rejected(tmp_path):
