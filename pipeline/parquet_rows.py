@@ -81,8 +81,12 @@ def _text(path: str, name: str, column: Any) -> Any:
     try:
         return pc.cast(column, pa.string())
     except pa.ArrowNotImplementedError:
-        kind = str(column.type)[:60]
-        raise CatalogError(f"{path}: the column '{name}' is {kind}; text is needed, or for tags a list of it") from None
+        raise no_text(path, name, column.type) from None
+
+
+def no_text(path: str, name: str, kind: Any) -> CatalogError:
+    """Return the error for a column of a type that is no text."""
+    return CatalogError(f"{path}: the column '{name}' is {str(kind)[:60]}; text is needed, or for tags a list of it")
 
 
 def _text_lists(path: str, name: str, lists: Any) -> Any:

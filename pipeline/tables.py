@@ -33,6 +33,8 @@ class Files:
     tags: tuple[str, ...]
     labels: tuple[str, ...]
     taxonomy: tuple[str, ...]
+    aliases: tuple[str, ...]
+    stop_list: tuple[str, ...]
 
     @classmethod
     def of(cls, settings: Settings, *, role: Role) -> Files:

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from pipeline.config import Settings
 from pipeline.counting import Counts
 from pipeline.readers import one_array
+from pipeline.spelling import normalise
 from pipeline.splitting import SQL, thresholds
 from pipeline.staging import Staged
-from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags, split_cells, words_of
+from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags, select_tags, split_cells, words_of
 from pipeline.taxonomy import Taxonomy
 
 WINDOW = 65_536  # rows of the items taken at a time; a row group of items.parquet
@@ -30,6 +31,7 @@ class Windows:
     settings: Settings
     rules: TagRules
     counts: Counts
+    labels: frozenset[str] = frozenset()  # names of labels as tags; they are dropped where the settings say so
     common: Taxonomy | None = None  # labels outside count as unknown; None: all labels stand
 
     @cached_property
@@ -85,19 +87,20 @@ class Windows:
         grouped = group_tags(applications, rows.num_rows, self.rules)
         self._reject(grouped, applications, places, rows)
         labels = self._labels(rows)
+        tags, counts = self._without_labels(grouped, labels)
         empty = pa.nulls(rows.num_rows, pa.string())
         columns = {
             "item_id": rows["id"],
             "title": rows[layout.place(catalog.title)] if catalog.title else empty,
             **{f"text.{name}": rows[layout.place(name)] for name in catalog.text},
-            "tags": grouped.tags,
-            "tag_counts": grouped.counts,
+            "tags": tags,
+            "tag_counts": counts,
             "n_raw_tags": pa.array(grouped.n_raw, pa.int32()),
             **dict(zip(catalog.levels, labels, strict=True)),
             "split": rows["split"],
         }
         table = pa.table(list(columns.values()), names=list(columns)).cast(self.schema)
-        self.counts.add(table)
+        self.counts.add(table, n_kept=grouped.n_kept, changes=grouped.changes)
         return table
 
     def _applications(self, rows: Any, start: int) -> tuple[Applications, Any]:
@@ -105,10 +108,13 @@ class Windows:
         catalog, layout, clean = self.settings.catalog, self.staged.layout, self.settings.clean
         parts, places = [], None
         if layout.files.tags:
-            query = "SELECT n, source, line, tag FROM applications WHERE n >= $start AND n < $stop ORDER BY n, line"
-            places = self._query(query, start)
+            columns = "n, source, line, tag, count, given_by"
+            where = "n >= $start AND n < $stop"
+            places = self._query(f"SELECT {columns} FROM applications WHERE {where} ORDER BY n, line", start)
             row = np.searchsorted(rows["n"].to_numpy(), places["n"].to_numpy())
-            parts.append(Applications.of(row, one_array(places["tag"])))
+            user = one_array(places["given_by"]).dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
+            given = {"count": places["count"].to_numpy(), "user": user}
+            parts.append(Applications.of(row, one_array(places["tag"]), **given))
         elif layout.tags_column:
             cells = one_array(rows[layout.place(layout.tags_column)])
             parts.append(Applications.of_lists(split_cells(cells, separators=catalog.tag_separators, clean=clean)))
@@ -132,6 +138,24 @@ class Windows:
         ids = rows["id"].take(pa.array(item)).to_pylist()
         raw = applications.raw.take(pa.array(grouped.rejected)).to_pylist()
         self.staged.database.rejects.add("tag", source, line, ids, raw, grouped.reasons)
+
+    def _without_labels(self, grouped: GroupedTags, labels: list[Any]) -> tuple[Any, Any]:
+        """Count the tags that give the label of their item away; return tags and counts, without labels if so set."""
+        tags, lists = pc.list_flatten(grouped.tags), self.rules.lists
+        parents = pc.list_parent_indices(grouped.tags)
+        gives_away = np.zeros(len(tags), np.bool_)
+        for column in labels:
+            names = column.dictionary_encode()
+            spelt = [lists.spell(normalise(name, self.rules.clean)) for name in names.dictionary.to_pylist()]
+            own = pa.array(spelt, pa.string()).take(names.indices).take(parents)
+            gives_away |= pc.fill_null(pc.equal(tags, own), False).to_numpy(zero_copy_only=False)
+        items = parents.to_numpy(zero_copy_only=False)[gives_away]
+        self.counts.add_giveaways(n_tags=int(gives_away.sum()), n_items=len(np.unique(items)))
+        is_label = pc.is_in(tags, pa.array(sorted(self.labels), pa.string())).to_numpy(zero_copy_only=False)
+        if not is_label.any():
+            return grouped.tags, grouped.counts
+        grouped.changes["label_tags"] += int(is_label.sum())
+        return select_tags(grouped.tags, ~is_label), select_tags(grouped.counts, ~is_label)
 
     def _labels(self, rows: Any) -> list[Any]:
         """Return the labels of a window; from a class that is not common downwards they are unknown."""

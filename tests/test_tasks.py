@@ -139,7 +139,7 @@ def test_nothing_unfinished_is_left(first_run):
     project, _ = first_run
     assert (
         sorted(path.name for path in project.root.iterdir())
-        == [*("clean", "digests.json", "export", "features", "plan", "published", "score", "train", "work")]
+        == [*("clean", "digests.json", "drift", "export", "features", "plan", "published", "score", "train", "work")]
         or not (project.root / "digests.json").exists()
     )
     assert [path for path in (project.root / "work").rglob("*") if path.name == "build"] == []
