@@ -187,13 +187,13 @@ def select_tags(lists: Any, keep: npt.NDArray[np.bool_]) -> Any:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pc.list_flatten(lists).filter(pa.array(keep)))
 
 
-def split_cells(cells: Any, *, separators: str, clean: CleanSettings) -> Any:
+def split_cells(cells: Any, *, separators: str, clean: CleanSettings, changes: Counter[str] | None = None) -> Any:
     """Return delimited strings as lists, escapes undone first: an escaped separator separates too.
 
     >>> split_cells(pa.array(["a &gt; b;c"]), separators=";>", clean=CleanSettings())[0].as_py()
     ['a ', ' b', 'c']
     """
-    cells = _unescaped(cells, clean)
+    cells = _unescaped(cells, clean, changes)
     if not separators:
         return pa.ListArray.from_arrays(pa.array(np.arange(len(cells) + 1), pa.int32()), cells)
     for separator in separators[1:]:
@@ -201,19 +201,19 @@ def split_cells(cells: Any, *, separators: str, clean: CleanSettings) -> Any:
     return pc.split_pattern(cells, separators[0])
 
 
-def words_of(cells: Any, *, clean: CleanSettings) -> Any:
+def words_of(cells: Any, *, clean: CleanSettings, changes: Counter[str] | None = None) -> Any:
     """Return the words of texts: runs of letters, marks, digits and apostrophes.
 
     >>> words_of(pa.array(["Rock-n-roll &amp; Bob's ' 2nd!"]), clean=CleanSettings())[0].as_py()
     ['Rock', 'n', 'roll', "Bob's", '', '2nd', '']
     """
-    lists = pc.split_pattern_regex(_unescaped(cells, clean), NO_WORD)
+    lists = pc.split_pattern_regex(_unescaped(cells, clean, changes), NO_WORD)
     is_word = pc.match_substring_regex(lists.values, r"[\pL\pN]")
     words = pc.if_else(is_word, lists.values, "")  # quotes and marks alone are none
     return pa.ListArray.from_arrays(lists.offsets, words, mask=pc.is_null(lists))
 
 
-def _unescaped(column: Any, clean: CleanSettings) -> Any:
+def _unescaped(column: Any, clean: CleanSettings, changes: Counter[str] | None) -> Any:
     """Return a string column with escapes undone, in Python once for each distinct value that may have one."""
     where = changed_by_unescape(clean)
     found = pc.fill_null(pc.match_substring_regex(column, where), False) if where else pa.array([False])
@@ -221,4 +221,7 @@ def _unescaped(column: Any, clean: CleanSettings) -> Any:
         return column
     encoded = column.filter(found).dictionary_encode()
     values = pa.array([unescape(value, clean) for value in encoded.dictionary.to_pylist()], pa.string())
-    return pc.replace_with_mask(column, found, values.take(encoded.indices))
+    mended = values.take(encoded.indices)
+    if changes is not None:
+        changes["unescaped_cells"] += pc.sum(pc.not_equal(mended, column.filter(found)), min_count=0).as_py()
+    return pc.replace_with_mask(column, found, mended)

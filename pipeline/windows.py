@@ -106,7 +106,7 @@ class Windows:
     def _applications(self, rows: Any, start: int) -> tuple[Applications, Any]:
         """Return the raw tags of a window; of those from a file of their own also source and line, (n, 2)."""
         catalog, layout, clean = self.settings.catalog, self.staged.layout, self.settings.clean
-        parts, places = [], None
+        parts, places, changes = [], None, self.counts.changes
         if layout.files.tags:
             columns = "n, source, line, tag, count, given_by"
             where = "n >= $start AND n < $stop"
@@ -117,10 +117,16 @@ class Windows:
             parts.append(Applications.of(row, one_array(places["tag"]), **given))
         elif layout.tags_column:
             cells = one_array(rows[layout.place(layout.tags_column)])
-            parts.append(Applications.of_lists(split_cells(cells, separators=catalog.tag_separators, clean=clean)))
+            parts.append(
+                Applications.of_lists(
+                    split_cells(cells, separators=catalog.tag_separators, clean=clean, changes=changes)
+                )
+            )
             parts.append(Applications.of_lists(one_array(rows["lists"])))
         for name in catalog.word_columns:
-            parts.append(Applications.of_lists(words_of(one_array(rows[layout.place(name)]), clean=clean)))
+            parts.append(
+                Applications.of_lists(words_of(one_array(rows[layout.place(name)]), clean=clean, changes=changes))
+            )
         return Applications.together(parts), places
 
     def _reject(self, grouped: GroupedTags, applications: Applications, places: Any, rows: Any) -> None:
