@@ -58,9 +58,13 @@ def expand(pattern: str) -> tuple[str, ...]:
     """
     if not pattern:
         return ()
-    if Path(pattern).is_dir():
+    try:
+        is_folder, there = Path(pattern).is_dir(), Path(pattern).exists()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return (pattern,)
+    if is_folder:
         return tuple(sorted(str(path) for path in Path(pattern).iterdir() if _is_table(path))) or (pattern,)
-    if Path(pattern).exists() or not has_magic(pattern):
+    if there or not has_magic(pattern):
         return (pattern,)
     return tuple(sorted(glob(pattern))) or (pattern,)  # noqa: PTH207 (Path.glob wants a folder and a relative pattern)
 

@@ -73,7 +73,7 @@ def _parquet_columns(path: str, wanted: Wanted) -> tuple[str, ...]:
     try:
         with open_file(path) as file:
             schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
         raise CatalogError(f"{path}: cannot be read as .parquet ({error}); is the file damaged?") from None
     for name in wanted.columns:
         kind: Any = schema.field(name).type if schema.get_field_index(name) >= 0 else pa.string()

@@ -1,6 +1,6 @@
 """Stage 1, joining: the items, their labels and the applications of their tags, as tables that `n` joins.
 
-items         n, source, line, id, text_id, lists, c0, c1 ...   a column each that the settings name
+items         n, source, line, id, text_id, size, lists, c0, c1 ...   a column each that the settings name
 labels        n, l0, l1 ...                                     trimmed, stops carried down; null is unknown
 applications  n, source, line, tag, count, given_by             where tags have a file of their own
 """
@@ -22,6 +22,7 @@ from pipeline.labels import NOT_DECLARED, CheckedLabels, check_labels
 from pipeline.layout import Layout
 from pipeline.readers import LISTS, Rows, Wanted
 from pipeline.schema import check_columns
+from pipeline.sizes import row_bytes
 from pipeline.splitting import NAMES
 from pipeline.tables import Block, Database, Files
 from pipeline.taxonomy import Taxonomy
@@ -78,7 +79,7 @@ def _stage_items(database: Database, layout: Layout, labels: _Labels) -> int:
     """Make the tables items and, where the items hold them, labels; return the number of rows read."""
     catalog, columns = layout.catalog, layout.columns
     cells = "".join(f", c{k} VARCHAR" for k in range(len(columns)))
-    fixed = "n BIGINT, source VARCHAR, line BIGINT, id VARCHAR, text_id BOOLEAN, lists VARCHAR[]"
+    fixed = "n BIGINT, source VARCHAR, line BIGINT, id VARCHAR, text_id BOOLEAN, size BIGINT, lists VARCHAR[]"
     database.create(f"items ({fixed}{cells})")
     names = {layout.place(name): name for name in columns} | (
         {"lists": layout.tags_column} if layout.tags_column else {}
@@ -114,7 +115,8 @@ def _items_block(path: str, before: int, rows: Rows, layout: Layout, labels: _La
         reasons = pc.if_else(unknown, "split is not train, validation or test", reasons)
     number = pc.cast(pc.add(table["row"], before), pa.string())
     ids = table[layout.catalog.item_id] if layout.catalog.item_id else number
-    cells = {"text_id": pa.repeat(rows.text_ids, len(table)), "lists": table[LISTS]}
+    size = pa.array(row_bytes([*values.values(), table[LISTS]], len(table)))
+    cells = {"text_id": pa.repeat(rows.text_ids, len(table)), "size": size, "lists": table[LISTS]}
     cells |= {layout.place(name): column for name, column in values.items()}
     tags = layout.tags_column
     return Block.of(path, before, rows, ids=ids, cells=cells, reasons=reasons, list_column=tags)

@@ -65,7 +65,7 @@ class TagRules:
             return Judgement("", "", ("stop_tags",))
         if tag in self.lists.labels:
             return Judgement("", "", ("label_tags",))
-        return Judgement(tag, "", _shared(tuple(sorted(by))))
+        return Judgement(raw if tag == raw else tag, "", _shared(tuple(sorted(by))))  # memory holds equal texts once
 
 
 @cache

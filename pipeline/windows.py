@@ -8,19 +8,23 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Settings
 from pipeline.counting import Counts
 from pipeline.readers import one_array
+from pipeline.sizes import PER_VALUE, cuts
 from pipeline.spelling import normalise
 from pipeline.splitting import SQL, thresholds
 from pipeline.staging import Staged
 from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags, select_tags, split_cells, words_of
 from pipeline.taxonomy import Taxonomy
 
-WINDOW = 65_536  # rows of the items taken at a time; a row group of items.parquet
+WINDOW = 65_536  # most rows of the items taken at a time; a row group of items.parquet
+MAX_BYTES = 32 << 20  # and most bytes of them and of the applications of their tags
+PART = 64  # rows that stay together
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,27 @@ class Windows:
 
     def __iter__(self) -> Iterator[Any]:
         """Give tables of items.parquet; rejected tags go to the rejects on the way."""
-        last = self.staged.database.connection.execute("SELECT max(n) FROM items").fetchall()[0][0]
-        for start in range(0, -1 if last is None else last + 1, WINDOW):
-            rows = self._query(self._items_query, start, **thresholds(self.settings.clean))
+        sizes = self._part_sizes()
+        for first, last in cuts(sizes, max_rows=max(1, WINDOW // PART), max_bytes=MAX_BYTES):
+            window = {"start": first * PART, "stop": last * PART}
+            rows = self._query(self._items_query, **window, **thresholds(self.settings.clean))
+            # Sorted here: DuckDB would lay all texts of a window side by side first.
+            rows = rows.take(pc.sort_indices(rows["n"]))
             if rows.num_rows:
-                yield self._clean(rows, start)
+                yield self._clean(rows, window)
+
+    def _part_sizes(self) -> npt.NDArray[np.int64]:
+        """Return the bytes of each PART rows of the input, (n_parts,)."""
+        queries = [f"SELECT n // {PART} AS part, sum(size) AS size FROM items GROUP BY part"]
+        if self.staged.layout.files.tags:
+            size = f"sum(strlen(tag) + coalesce(strlen(given_by), 0) + {4 * PER_VALUE})"
+            queries.append(f"SELECT n // {PART} AS part, {size} AS size FROM applications GROUP BY part")
+        union = " UNION ALL ".join(queries)
+        found = self.staged.database.connection.sql(union).to_arrow_table()
+        part, size_of = (np.asarray(found[name].cast(pa.int64())) for name in ("part", "size"))
+        sizes = np.zeros(int(part.max(initial=-1)) + 1, np.int64)
+        np.add.at(sizes, part, size_of)
+        return sizes
 
     @cached_property
     def _items_query(self) -> str:
@@ -73,17 +93,15 @@ class Windows:
             FROM items
             LEFT JOIN (SELECT * FROM labels WHERE n >= $start AND n < $stop) labels ON labels.n = items.n
             WHERE items.n >= $start AND items.n < $stop
-            ORDER BY items.n
         """
 
-    def _query(self, query: str, start: int, **parameters: Any) -> Any:
-        parameters |= {"start": start, "stop": start + WINDOW}
+    def _query(self, query: str, **parameters: Any) -> Any:
         return self.staged.database.connection.sql(query, params=parameters).to_arrow_table()
 
-    def _clean(self, rows: Any, start: int) -> Any:
+    def _clean(self, rows: Any, window: dict[str, int]) -> Any:
         """Return the rows of items.parquet of a window."""
         catalog, layout = self.settings.catalog, self.staged.layout
-        applications, places = self._applications(rows, start)
+        applications, places = self._applications(rows, window)
         grouped = group_tags(applications, rows.num_rows, self.rules)
         self._reject(grouped, applications, places, rows)
         labels = self._labels(rows)
@@ -103,14 +121,14 @@ class Windows:
         self.counts.add(table, n_kept=grouped.n_kept, changes=grouped.changes)
         return table
 
-    def _applications(self, rows: Any, start: int) -> tuple[Applications, Any]:
+    def _applications(self, rows: Any, window: dict[str, int]) -> tuple[Applications, Any]:
         """Return the raw tags of a window; of those from a file of their own also source and line, (n, 2)."""
         catalog, layout, clean = self.settings.catalog, self.staged.layout, self.settings.clean
         parts, places, changes = [], None, self.counts.changes
         if layout.files.tags:
             columns = "n, source, line, tag, count, given_by"
             where = "n >= $start AND n < $stop"
-            places = self._query(f"SELECT {columns} FROM applications WHERE {where} ORDER BY n, line", start)
+            places = self._query(f"SELECT {columns} FROM applications WHERE {where} ORDER BY n, line", **window)
             row = np.searchsorted(rows["n"].to_numpy(), places["n"].to_numpy())
             user = one_array(places["given_by"]).dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
             given = {"count": places["count"].to_numpy(), "user": user}

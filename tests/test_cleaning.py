@@ -292,6 +292,7 @@ def test_windows_do_not_show_in_the_result(tmp_path, monkeypatch):
     text = f"{HEADER}\n" + "".join(f"{n},t,a{n};b,{'AB'[n % 2]},\n" for n in range(20)) + ",x,y,A,\n5,x,y,A,\n"
     whole = clean_csv(tmp_path, text)
     monkeypatch.setattr("pipeline.windows.WINDOW", 7)
+    monkeypatch.setattr("pipeline.windows.PART", 1)
     pieces = clean_csv(tmp_path, text)
     assert pieces.items == whole.items and pieces.rejects == whole.rejects and pieces.statistics == whole.statistics
 
