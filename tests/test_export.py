@@ -40,6 +40,7 @@ def write_clean(folder, *, splits):
     pq.write_table(pa.table(columns), folder / "items.parquet")
     taxonomy = Taxonomy.learn(LEVELS, [columns[level] for level in LEVELS], "-")
     (folder / "taxonomy.json").write_text(taxonomy.to_json(), "utf-8")
+    (folder / "tag_lists.json").write_text('{"aliases": {}, "labels": [], "stops": []}', "utf-8")
 
 
 def write_train(folder, features_folder, *, error=0.0):
@@ -137,7 +138,9 @@ def test_exporting_twice_gives_the_same_bytes(tmp_path):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["train/parameters.h5", "features/features-00000.h5", "clean/taxonomy.json"])
+@pytest.mark.parametrize(
+    "name", ["train/parameters.h5", "features/features-00000.h5", "clean/taxonomy.json", "clean/tag_lists.json"]
+)
 def test_a_changed_upstream_is_told(tmp_path, name):
     make_stages(tmp_path)
     content = bytearray((tmp_path / name).read_bytes())
