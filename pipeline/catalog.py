@@ -30,7 +30,7 @@ from pipeline.taxonomy import Taxonomy
 from pipeline.vocabulary import Vocabulary
 
 _OF_TAGS = ("tags", "tag_counts", "tag_order")
-Rules = Callable[[str], tuple[str, str]]  # a raw tag becomes a clean one, or '' and the reason why there is none
+Rules = Callable[[str], Sequence[Any]]  # a raw tag becomes a clean one, which comes first, or ''
 
 
 def build(settings: Settings, clean_folder: Path, folder: Path) -> None:
@@ -163,7 +163,7 @@ class TagCodes:
 
     def _judge(self, raw: str) -> int:
         assert self.rules is not None
-        tag, _ = self.rules(raw)
+        tag = self.rules(raw)[0]
         return self._code_of.setdefault(tag, len(self._code_of)) if tag else -1
 
 

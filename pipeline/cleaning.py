@@ -12,26 +12,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import CleanSettings, Settings
+from pipeline.tag_lists import TagLists
 from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags
 
 if TYPE_CHECKING:  # DuckDB stays out of scoring, which imports this module for clean_tags
     from pipeline.inputs import Role
 
+_ONCE = {"min_tag_count": 1, "min_tag_users": 1}
 
-def clean_tags(tags: Any, clean: CleanSettings) -> GroupedTags:
+
+def clean_tags(tags: Any, clean: CleanSettings, lists: TagLists | None = None) -> GroupedTags:
     """Return the clean tags of lists of raw tags: normalised, sorted, distinct, counted; tags over the length go.
 
-    Cleaning again changes nothing. An item without tags, or with null, gets an empty list.
+    How often a tag was given, and by whom, is not asked for here. Cleaning again changes nothing. An item
+    without tags, or with null, gets an empty list.
 
     >>> import pyarrow as pa
     >>> clean_tags(pa.array([["Sci-Fi", "ALIENS", "sci fi "], None]), CleanSettings()).tags.to_pylist()
     [['aliens', 'sci fi'], []]
     """
-    return group_tags(Applications.of_lists(tags), len(tags), TagRules(clean))
+    rules = TagRules(clean.model_copy(update=_ONCE), TagLists() if lists is None else lists)
+    return group_tags(Applications.of_lists(tags), len(tags), rules)
 
 
 def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role: Role) -> None:
-    """Write items.parquet, rejects.parquet, statistics.json and, for training, taxonomy.json to the folder.
+    """Write the tables items, tags, rejects (Parquet) and statistics, tag_lists (JSON) to the folder.
+
+    For training also taxonomy.json.
 
     `expected` has the SHA-256 of every input file. Raises CatalogError where a file is not the one that was
     expected, cannot be read, lacks a column, or has more rejects than [clean] max_reject_share; and for training
@@ -40,22 +47,25 @@ def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role
     import pyarrow.parquet as pq
 
     from pipeline.counting import Counts
+    from pipeline.frequencies import unseen_share, write_frequencies
     from pipeline.ladder import find_ladder
+    from pipeline.schema import check_filled
     from pipeline.staging import stage
     from pipeline.tables import open_database
     from pipeline.windows import Windows
 
-    max_share, counts, rules = (
-        settings.clean.max_reject_share,
-        Counts(settings.catalog.levels),
-        TagRules(settings.clean),
-    )
+    max_share, counts = settings.clean.max_reject_share, Counts(settings.catalog.levels)
+    lists = TagLists.read(settings.clean, expected=expected)
+    rules = TagRules(settings.clean, lists)
     with open_database(folder, expected) as database:
         staged = stage(database, settings, role=role)
         database.rejects.check_share(staged.n_rows, max_share=max_share)
+        check_filled(staged)
         n_tags_gone = sum(database.rejects.reasons("tag").values())
         taxonomy = find_ladder(staged, settings) if role == "training" else None
-        windows = Windows(staged, settings, rules, counts)
+        if taxonomy is not None and settings.clean.drop_label_tags:
+            lists = lists.with_labels(taxonomy.names, settings.clean)
+        windows = Windows(staged, settings, rules, counts, labels=lists.labels)
         with pq.ParquetWriter(folder / "items.parquet", windows.schema, compression="zstd") as file:
             for table in windows:
                 file.write_table(table, row_group_size=len(table))
@@ -67,8 +77,14 @@ def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role
             counts.check_training(has_text=bool(others))
             (folder / "taxonomy.json").write_text(taxonomy.to_json() + "\n", encoding="utf-8")
         database.rejects.write(folder / "rejects.parquet")
+        write_frequencies(database.connection, folder / "items.parquet", folder / "tags.parquet")
         facts = counts.as_json(
-            n_rows=staged.n_rows, rejects=database.rejects, rules=rules, stop_label=settings.clean.stop_label
+            n_rows=staged.n_rows, rejects=database.rejects, rules=rules, unknown_labels=staged.unknown_labels
         )
-        text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
-        (folder / "statistics.json").write_text(text, encoding="utf-8")
+        facts["share_unseen"] = unseen_share(folder / "tags.parquet") if role == "training" else None
+        _write_json(folder / "statistics.json", facts)
+        _write_json(folder / "tag_lists.json", lists.to_json())
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

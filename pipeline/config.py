@@ -73,7 +73,9 @@ class CatalogSettings(Section):
     """Which files make the catalog, and what their columns are called."""
 
     items: FilePath = Field(
-        str(SAMPLE), description="items: a path or a glob; .csv .tsv .jsonl .json .parquet, plain or .gz"
+        str(SAMPLE),
+        description="items: a path, a glob or a directory, {date} in it is the date of the run; "
+        ".csv .tsv .jsonl .json .parquet, texts also .gz .zst",
     )
     tags: FilePath = Field(
         "", description="a file of tags in the long form, a row per application; empty: tags stand in the items"
@@ -96,10 +98,17 @@ class CatalogSettings(Section):
     level_columns: Names = Field((), description="columns of the labels, one a level; empty: called like the levels")
     split: str = Field("", description="column that says train, validation or test; empty: by a hash of the id")
     tags_item_id: str = Field("", description="column of the id in the file of tags; empty: as in the items")
+    tags_count: str = Field(
+        "",
+        description="column of counts or weights in the file of tags (their sum, rounded, at least 1); empty: 1 a row",
+    )
+    tags_user: str = Field("", description="column of who applied the tag in the file of tags; empty: not known")
     labels_item_id: str = Field("", description="column of the id in the file of labels; empty: as in the items")
     column_names: Names = Field((), description="names of the columns where the items (CSV, TSV) have no header")
     taxonomy: FilePath = Field(
-        "", description="a file of the allowed paths, a column per level; empty: learned from the labels"
+        "",
+        description="a file of the allowed paths, a column per level, or of rows parent, child; "
+        "empty: learned from the labels",
     )
 
     @model_validator(mode="after")
@@ -125,6 +134,11 @@ class CatalogSettings(Section):
             raise ValueError(f"vectors: '{min(both)}' is among the numbers too; name it once")
         if not self.tags_column and not self.word_columns:
             raise ValueError("tags_column: empty, and word_columns too: there is nothing to take tags from")
+        for name in ("tags_count", "tags_user"):
+            if getattr(self, name) and not self.tags:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} is a column of the file of tags, and [catalog] tags is empty"
+                )
         return self
 
     @property
@@ -136,13 +150,25 @@ class CatalogSettings(Section):
 class CleanSettings(Section):
     """How raw tags become clean tags, which rows are rejected, and how items are split."""
 
+    fix_mojibake: bool = Field(False, description="repair text that was read in a wrong encoding (needs ftfy)")
     unescape_html: bool = Field(True, description="turn &amp; into &")
     unescape_url: bool = Field(False, description="turn %20 into a space")
+    unicode_nfkc: bool = Field(True, description="bring Unicode to NFKC: full width, ligatures, composed accents")
     lowercase: bool = Field(True, description="fold upper and lower case")
     strip_punctuation: bool = Field(
         True, description="drop punctuation around a tag, and treat - and _ within as a space"
     )
     max_tag_length: int = Field(100, ge=1, description="a longer tag is rejected, its item stays (characters)")
+    aliases: FilePath = Field("", description="a file of lines `sci fi -> science fiction`; empty: none")
+    stop_tags: Names = Field((), description="tags that are dropped")
+    stop_list: FilePath = Field("", description="a file of more of them, one a line; empty: none")
+    min_tag_count: int = Field(1, ge=1, description="a tag that an item was given fewer times is dropped from it")
+    min_tag_users: int = Field(
+        1, ge=1, description="a tag that fewer users gave an item is dropped from it; above 1 needs [catalog] tags_user"
+    )
+    drop_label_tags: bool = Field(
+        False, description="drop tags that are the name of a label; they are counted in any case"
+    )
     stop_label: str = Field("-", description="a label that says: the path ends here; an empty label is unknown")
     min_class_items: int = Field(
         1, ge=1, description="rarer classes are not learned; a declared taxonomy is kept whole (labelled items)"
@@ -151,6 +177,17 @@ class CleanSettings(Section):
     validation_share: Share = Field(0.15, description="share of the items held out to stop training and to calibrate")
     test_share: Share = Field(0.10, description="share of the items held out to report figures")
     split_salt: str = Field("tagladder", description="another word gives another split by hash")
+    max_unseen_share: Share = Field(
+        0.25, description="held, exit 30: a larger share of the tags was not in the last published run"
+    )
+    max_tag_distance: Share = Field(
+        0.5, description="held: tags are further from the last run's (Jensen-Shannon distance of their frequencies)"
+    )
+    max_label_distance: Share = Field(0.25, description="held: the same of the labels")
+    max_row_change: float = Field(
+        0.5, ge=0, description="held: the number of items grew or shrank by a larger share of the last run's"
+    )
+    accept_drift: bool = Field(False, description="true: let a catalog that has moved through")
 
     @model_validator(mode="after")
     def _some_training(self) -> CleanSettings:
@@ -306,6 +343,10 @@ class Settings(Section):
         lengths, texts = self.features.text_length, self.catalog.text
         if len(lengths) not in (1, len(texts)):
             raise ValueError(f"features.text_length: {len(lengths)} lengths for {len(texts)} columns of [catalog] text")
+        if self.clean.min_tag_users > 1 and not self.catalog.tags_user:
+            raise ValueError(
+                "clean.min_tag_users: needs to know who gave a tag; name the column in [catalog] tags_user"
+            )
         weights = self.training.level_weights
         if weights and not any(weights):
             raise ValueError("training.level_weights: all are 0; there is nothing to learn")

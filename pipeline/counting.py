@@ -14,6 +14,7 @@ from pipeline.errors import CatalogError
 from pipeline.rejects import SCOPES, Rejects
 from pipeline.tagging import TagRules
 
+MAX_UNKNOWN = 100  # labels that the declared taxonomy does not have, the most frequent
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 
 
@@ -25,17 +26,26 @@ class Counts:
         self.n_items = 0
         self.n_raw_tags = 0  # applications, blank ones not among them
         self.n_kept = 0  # applications that gave a clean tag
+        self.changes = Counter[str]()  # applications by what changed or dropped them; label_tags: tags of items
+        self.n_giveaways = 0  # tags that are a label of their item, each once an item
+        self.n_given_away = 0  # items with such a tag
         self.n_pairs = 0  # tags of items, each once an item
         self.lengths = Counter[int]()  # tags of an item -> items
         self.splits = Counter[str]()
         self.labelled = Counter[str]()  # the same of items with a label
         self.classes = [Counter[tuple[str, ...]]() for _ in levels]
 
-    def add(self, table: Any) -> None:
-        """Count the items of a table."""
+    def add_giveaways(self, *, n_tags: int, n_items: int) -> None:
+        """Count tags that give the label of their item away."""
+        self.n_giveaways += n_tags
+        self.n_given_away += n_items
+
+    def add(self, table: Any, *, n_kept: int, changes: Counter[str]) -> None:
+        """Count the items of a table, the applications that it keeps, and what changed or dropped applications."""
         self.n_items += table.num_rows
         self.n_raw_tags += pc.sum(table["n_raw_tags"], min_count=0).as_py()
-        self.n_kept += pc.sum(pc.list_flatten(table["tag_counts"]), min_count=0).as_py()
+        self.n_kept += n_kept
+        self.changes.update(changes)
         lengths = _count(pc.list_value_length(table["tags"]))
         self.lengths.update(lengths)
         self.n_pairs += sum(length * count for length, count in lengths.items())
@@ -57,9 +67,19 @@ class Counts:
         if not self.n_pairs and not has_text:
             raise CatalogError("no item has a tag; see [catalog] tags, tags_column and word_columns")
 
-    def as_json(self, *, n_rows: dict[str, int], rejects: Rejects, rules: TagRules, stop_label: str) -> dict[str, Any]:
+    def as_json(
+        self,
+        *,
+        n_rows: dict[str, int],
+        rejects: Rejects,
+        rules: TagRules,
+        unknown_labels: Counter[tuple[str, ...]],
+    ) -> dict[str, Any]:
         """Return what statistics.json holds; `n_rows` by scope: rows of the items, of files of tags and labels."""
-        clean = {tag for tag, _ in rules.known.values() if tag}
+        clean = {found.tag for found in rules.known.values() if found.tag}
+        stop_label = rules.clean.stop_label
+        changed = (found.changed_by for raw, found in rules.known.items() if found.tag != raw)
+        distinct = Counter(name for names in changed for name in names)
         return {
             "n_rows": n_rows["item"],
             "n_rows_of_tags": n_rows.get("tag", 0),
@@ -70,7 +90,12 @@ class Counts:
             "tag_applications_kept": self.n_kept,
             "tags_of_items": self.n_pairs,
             "distinct_raw_tags": len(rules.known),
-            "distinct_raw_tags_changed": sum(bool(tag) and tag != raw for raw, (tag, _) in rules.known.items()),
+            "distinct_raw_tags_changed": sum(
+                bool(found.tag) and found.tag != raw for raw, found in rules.known.items()
+            ),
+            "changes": {name: count for name, count in sorted(self.changes.items()) if count},
+            "distinct_raw_tags_changed_by": dict(sorted(distinct.items())),
+            "label_tags": {"on_their_own_items": self.n_giveaways, "items": self.n_given_away},
             "distinct_tags": len(clean),
             "tags_per_item": quantiles(self.lengths),
             "items_without_tags": self.lengths[0],
@@ -83,6 +108,9 @@ class Counts:
                 }
                 for level, counts in zip(self.levels, self.classes, strict=True)
             },
+            "labels_not_in_the_taxonomy": [
+                {"path": list(path), "rows": count} for path, count in unknown_labels.most_common(MAX_UNKNOWN)
+            ],
             "split": {name: self.splits[name] for name in ("train", "validation", "test")},
             "split_labelled": {name: self.labelled[name] for name in ("train", "validation", "test")},
         }

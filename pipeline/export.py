@@ -19,6 +19,7 @@ from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
 
 PARITY = 1e-5  # largest difference of a probability between the engine and NumPy
@@ -60,6 +61,7 @@ def export(
         calibration=calibration,
         clean=settings.clean,
         provenance=provenance,
+        tag_lists=TagLists.from_json(json.loads((clean_folder / "tag_lists.json").read_text("utf-8"))),
     )
     model.save(folder / "model.h5")
     evaluation = {"part": part, **figures, "temperatures": calibration.to_json(), "parity": difference}

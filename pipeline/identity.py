@@ -1,11 +1,14 @@
 """Identity: the fingerprint of every stage, from what its result depends on and nothing else.
 
-    clean     settings of [catalog] and [clean], digests of the input files
+    clean     settings of [catalog] and [clean] but those on drift, digests of the input files
     features  [features], clean
     train     [network], [training], the engine's name, features
     export    clean, features, train
     score     [scoring], export, the clean items that are scored
     plan      all of these settings and digests; with the date it names the plan of a run
+
+The check for drift (tasks/drift.py) comes after `clean` and bears on nobody's result: its own fingerprint has the clean
+catalogs, its settings, and the last published run, which the plan has frozen.
 
 Each has the stage's version number beside it. Paths are no part of it: two files with the same bytes and
 the same kind of name (.csv, .jsonl.gz) are the same input. Neither are [storage] and what only changes speed.
@@ -25,7 +28,14 @@ from pipeline.inputs import NAMED_BY, Role, extensions, input_paths
 
 # Raise the number of a stage when its code gives other results for the same settings and inputs;
 # tests/stage_code.py notices code that changed without it.
-STAGE_VERSIONS: Mapping[str, int] = {"clean": 2, "features": 2, "train": 1, "export": 1, "score": 1}
+STAGE_VERSIONS: Mapping[str, int] = {
+    "clean": 2,
+    "drift": 1,
+    "features": 2,
+    "train": 1,
+    "export": 2,
+    "score": 2,
+}
 
 # The sections that a stage's results depend on, beside its upstreams'.
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -43,6 +53,8 @@ UPSTREAMS: Mapping[str, tuple[str, ...]] = {
 }
 
 WITHOUT_EFFECT = {"prefetch"}
+# Settings of [clean] that only say what may go on from there.
+DRIFT = {"max_unseen_share", "max_tag_distance", "max_label_distance", "max_row_change", "accept_drift"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,8 @@ def significant(settings: Settings, stage: str) -> dict[str, Any]:
     >>> sorted(significant(Settings(), "score")["scoring"])
     ['batch_size', 'decoding', 'n_best', 'part_items']
     """
+    if stage == "drift":
+        return {"clean": settings.clean.model_dump(mode="json", include=DRIFT)}
     return {section: _dump(settings, section) for section in SECTIONS[stage]}
 
 
@@ -129,9 +143,9 @@ def _clean_parts(settings: Settings, role: Role, inputs: tuple[Input, ...]) -> d
 
 
 def _everything(settings: Settings) -> dict[str, Any]:
-    return {stage: significant(settings, stage) for stage in STAGE_VERSIONS}
+    return {stage: significant(settings, stage) for stage in SECTIONS}
 
 
 def _dump(settings: Settings, section: str) -> dict[str, Any]:
-    without = WITHOUT_EFFECT | {name for named in NAMED_BY.values() for at, name in named if at == section}
+    without = WITHOUT_EFFECT | DRIFT | {name for named in NAMED_BY.values() for at, name in named if at == section}
     return dict(getattr(settings, section).model_dump(mode="json", exclude=without))

@@ -1,7 +1,12 @@
-"""Which files a run reads: the paths of [catalog] to learn from, those of [scoring] where another catalog is scored."""
+"""Which files a run reads: the paths of [catalog] to learn from, those of [scoring] where another catalog is scored.
+
+A path may be a file, a glob or a directory, and may hold `{date}`, which the task replaces by the date of the run.
+"""
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -9,14 +14,18 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Settings
+from pipeline.errors import SettingsError
 
 COMPRESSIONS = (".gz", ".zst")
 Role = Literal["training", "scoring"]
+_RULES = (("clean", "aliases"), ("clean", "stop_list"))
 # The settings that name the files of a role.
 NAMED_BY: Mapping[Role, tuple[tuple[str, str], ...]] = {
-    "training": (("catalog", "items"), ("catalog", "tags"), ("catalog", "labels"), ("catalog", "taxonomy")),
-    "scoring": (("scoring", "items"), ("scoring", "tags"), ("scoring", "labels"), ("catalog", "taxonomy")),
+    "training": (("catalog", "items"), ("catalog", "tags"), ("catalog", "labels"), ("catalog", "taxonomy"), *_RULES),
+    "scoring": (("scoring", "items"), ("scoring", "tags"), ("scoring", "labels"), ("catalog", "taxonomy"), *_RULES),
 }
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_DATE = re.compile(r"\{date(?::([^{}]*))?\}")
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class InputPath:
 
 
 def input_paths(settings: Settings, *, role: Role) -> tuple[InputPath, ...]:
-    """Return the files that a role reads, setting by setting, globs expanded; absent ones too."""
+    """Return the files that a role reads, setting by setting, globs and directories expanded; absent ones too."""
     return tuple(
         InputPath(path, section, setting)
         for section, setting in NAMED_BY[role]
@@ -51,14 +60,51 @@ def extensions(path: str) -> tuple[str, str]:
 def expand(pattern: str) -> tuple[str, ...]:
     """Return the sorted paths that a setting names, none for an empty one.
 
-    A plain path is returned as it is, there or not, and so is a pattern that matches nothing: whoever
-    opens it tells that it is absent.
+    A plain path is returned as it is, there or not, and so is a pattern that matches nothing and a directory without
+    a table: whoever opens it tells that it is absent. Of a directory the tables are taken that lie in it directly and
+    whose names do not begin with a dot or an underline.
 
     >>> expand("absent.csv"), expand("absent-*.csv"), expand("")
     (('absent.csv',), ('absent-*.csv',), ())
     """
     if not pattern:
         return ()
-    if Path(pattern).exists() or not has_magic(pattern):
+    try:
+        is_folder, there = Path(pattern).is_dir(), Path(pattern).exists()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return (pattern,)
+    if is_folder:
+        return tuple(sorted(str(path) for path in Path(pattern).iterdir() if _is_table(path))) or (pattern,)
+    if there or not has_magic(pattern):
         return (pattern,)
     return tuple(sorted(glob(pattern))) or (pattern,)  # noqa: PTH207 (Path.glob wants a folder and a relative pattern)
+
+
+def with_date(settings: Settings, date: datetime.date) -> Settings:
+    """Return the settings with `{date}` in the paths of input files replaced by the date of the run.
+
+    `{date}` is 2026-11-23; behind a colon the form is given as strftime has it. Raises SettingsError for a form that
+    gives no name.
+
+    >>> settings = Settings(catalog={"items": "in/{date:%Y/%m}/items-{date}.csv"})
+    >>> with_date(settings, datetime.date(2026, 11, 23)).catalog.items
+    'in/2026/11/items-2026-11-23.csv'
+    """
+
+    def written(form: re.Match[str]) -> str:
+        text = format(date, form[1] or "")
+        if not text.isprintable():
+            raise SettingsError(f"{form[0]}: gives {text!r}, which is no part of a path")
+        return text
+
+    changed = {}
+    for section in ("catalog", "clean", "scoring"):
+        model = getattr(settings, section)
+        names = {name for named in NAMED_BY.values() for at, name in named if at == section}
+        paths = {name: _DATE.sub(written, getattr(model, name)) for name in names}
+        changed[section] = model.model_copy(update=paths)
+    return settings.model_copy(update=changed)
+
+
+def _is_table(path: Path) -> bool:
+    return extensions(path.name)[0] in TABLES and path.name[0] not in "._" and path.is_file()

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from pipeline.taxonomy import Taxonomy
 
+NOT_DECLARED = "is not in the taxonomy"
+
 
 @dataclass(frozen=True)
 class CheckedLabels:
@@ -47,7 +49,7 @@ def check_labels(
         codes = taxonomy.encode(checked)
         for level, label in enumerate(checked):
             unknown = pc.and_(pc.is_valid(label), pa.array(codes[:, level] < 0))
-            reasons = _first(reasons, unknown, f"level-{level + 1} label ({levels[level]}) is not in the taxonomy")
+            reasons = _first(reasons, unknown, f"level-{level + 1} label ({levels[level]}) {NOT_DECLARED}")
     return CheckedLabels(tuple(checked), reasons)
 
 

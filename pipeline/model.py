@@ -21,6 +21,7 @@ from pipeline.errors import ModelError
 from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
 
 
@@ -47,6 +48,7 @@ class Model:
     calibration: Calibration
     clean: CleanSettings
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    tag_lists: TagLists = field(default_factory=TagLists)  # by which the training tags were cleaned
     sha256: str = ""  # of the model file; empty for a model that was never in one
 
     def __post_init__(self) -> None:
@@ -113,6 +115,7 @@ class Model:
             container.write_json(root, "network", self.network.config.to_json())
             container.write_json(root, "taxonomy", self.taxonomy.to_json())
             container.write_json(root, "clean", self.clean.model_dump(mode="json"))
+            container.write_json(root, "tag_lists", self.tag_lists.to_json())
             container.write_json(root, "calibration", self.calibration.to_json())
             container.write_json(root, "provenance", dict(self.provenance))
             self.transform.save(root.create_group("transform"))
@@ -137,6 +140,7 @@ def load_model(path: Path | str) -> Model:
             taxonomy=taxonomy,
             calibration=Calibration.from_json(container.read_json(root, "calibration"), n_levels=len(taxonomy.levels)),
             clean=_load_clean(root),
+            tag_lists=TagLists.from_json(container.read_json(root, "tag_lists")),
             provenance=provenance,
             sha256=sha256,
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,34 +15,105 @@ import pyarrow.compute as pc
 
 from pipeline.errors import CatalogError
 from pipeline.figures import as_cells
-from pipeline.readers import Broken, Rows, Wanted, make_table, numbers, one_array
+from pipeline.readers import Broken, Rows, Wanted, make_table, one_array
+from pipeline.sizes import Sizes, cuts, row_bytes
 from pipeline.streams import open_file, verify_digest
 
-BATCH = 65_536  # rows read at a time
+BATCH = 65_536  # most rows read at a time
+MAX_BYTES = 32 << 20  # of the rows given at a time
+MAX_ROW = 12 << 20  # bytes of text of the longest row, and a few for each value
+MAX_RATIO = 200  # of declared bytes to those in the file, where there are many
 
 
 def read_parquet(path: str, wanted: Wanted, *, expected: str | None) -> Iterator[Rows]:
     """Give the rows of a Parquet file; the line of a row is its number.
 
-    Raises CatalogError for a column of a type that is no text, and where the file is not the expected one.
+    Texts that are stored as a dictionary are read as one, and written out a few rows at a time: a small file may
+    declare a large table. Raises CatalogError for a column of a type that is no text, for one that declares far more
+    than the file has, and where the file is not the expected one.
     """
     import pyarrow.parquet as pq
 
     with open_file(path) as file:
         verify_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
-        parquet = pq.ParquetFile(file)
+        chunks = [chunk for chunk in _chunks(pq.read_metadata(file)) if chunk.belongs_to(wanted.columns)]
+        _refuse_bomb(path, chunks)
+        dictionaries = sorted(
+            {chunk.path for chunk in chunks if chunk.is_dictionary and chunk.is_simple(wanted.columns)}
+        )
+        parquet = pq.ParquetFile(file, read_dictionary=dictionaries, page_checksum_verification=True)
         known = tuple(parquet.schema_arrow.names)
         columns = [name for name in wanted.columns if name in known]
         row = 1
-        for batch in parquet.iter_batches(BATCH, columns=columns):
-            yield _rows(path, batch, row, known, wanted)
-            row += batch.num_rows
+        for batch in parquet.iter_batches(_batch_rows(chunks), columns=columns):
+            sizes = row_bytes(batch.columns, batch.num_rows)
+            for start, stop in cuts(sizes, max_rows=BATCH, max_bytes=MAX_BYTES):
+                piece = batch.slice(start, stop - start)
+                yield _rows(path, piece, row, known, wanted, too_long=_are_too_long(piece, sizes[start:stop]))
+                row += piece.num_rows
         file.seek(0)
         verify_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
 
 
-def _rows(path: str, batch: Any, first: int, known: tuple[str, ...], wanted: Wanted) -> Rows:
-    """Return the rows of a batch; those with bytes that are not UTF-8 come apart."""
+@dataclass(frozen=True)
+class _Chunk:
+    """What a Parquet file says of a column in a group of rows."""
+
+    path: str  # tags.list.element, for instance
+    n_rows: int
+    n_values: int
+    n_bytes: int  # once unpacked
+    n_packed: int
+    is_dictionary: bool
+
+    def belongs_to(self, columns: Sequence[str]) -> bool:
+        """Return whether this is a part of one of the columns."""
+        return any(self.path == name or self.path.startswith(f"{name}.") for name in columns)
+
+    def is_simple(self, columns: Sequence[str]) -> bool:
+        """Return whether this is a column or a list of texts; what lies deeper is refused in a moment."""
+        return any(self.path in (name, f"{name}.list.element", f"{name}.list.item") for name in columns)
+
+    @property
+    def declared(self) -> int:
+        """Return the bytes that reading takes, texts of a dictionary once."""
+        return max(self.n_bytes, 4 * self.n_values if self.n_values > self.n_rows else 0)
+
+
+def _chunks(metadata: Any) -> Iterator[_Chunk]:
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            is_text = chunk.physical_type == "BYTE_ARRAY"
+            yield _Chunk(
+                path=chunk.path_in_schema,
+                n_rows=group.num_rows,
+                n_values=chunk.num_values,
+                n_bytes=chunk.total_uncompressed_size,
+                n_packed=chunk.total_compressed_size,
+                is_dictionary=is_text and any("DICTIONARY" in encoding for encoding in chunk.encodings),
+            )
+
+
+def _refuse_bomb(path: str, chunks: Sequence[_Chunk]) -> None:
+    """Raise CatalogError for a column that declares far more bytes or values than the file can mean."""
+    for chunk in chunks:
+        if chunk.declared > 2 * MAX_BYTES and chunk.declared > MAX_RATIO * chunk.n_packed:
+            fact = f"the column '{chunk.path}' unpacks {chunk.n_packed:,} bytes to {chunk.declared:,}"
+            raise CatalogError(f"{path}: {fact}, more than {MAX_RATIO} times as much; no catalog is like that")
+
+
+def _batch_rows(chunks: Sequence[_Chunk]) -> int:
+    """Return how many rows to read at a time so that they take about MAX_BYTES."""
+    per_row: dict[str, float] = {}
+    for chunk in chunks:
+        per_row[chunk.path] = max(per_row.get(chunk.path, 0), chunk.declared / max(1, chunk.n_rows))
+    return int(min(BATCH, max(1, MAX_BYTES / max(1, sum(per_row.values())))))
+
+
+def _rows(path: str, batch: Any, first: int, known: tuple[str, ...], wanted: Wanted, *, too_long: Any) -> Rows:
+    """Return the rows of a batch; those that are too long, or have bytes that are not UTF-8, come apart."""
+    whole, batch = batch, batch.filter(pa.array(~too_long))
+    places = np.flatnonzero(~too_long)
     columns, lists, bad = {}, None, np.zeros(batch.num_rows, np.bool_)
     text_ids = False
     for name in wanted.columns:
@@ -59,17 +131,26 @@ def _rows(path: str, batch: Any, first: int, known: tuple[str, ...], wanted: Wan
             name == wanted.id_column and not pa.types.is_integer(column.type) and column.null_count < len(column)
         )
         columns[name] = column
-    row, keep = numbers(first, batch.num_rows), pa.array(~bad)
-    broken = [_broken(columns, lists, int(place), first) for place in np.flatnonzero(bad)]
+    row, keep = first + places, pa.array(~bad)
+    broken = [_broken(columns, lists, int(place), int(row[place])) for place in np.flatnonzero(bad)]
+    broken += [_too_long(whole, int(place), first) for place in np.flatnonzero(too_long)]
     good = {name: _text(path, name, one_array(column.filter(keep))) for name, column in columns.items()}
     good_lists = None if lists is None else _text_lists(path, wanted.list_column, one_array(lists.filter(keep)))
     return Rows(make_table(row[~bad], row[~bad], good, good_lists), tuple(broken), known, text_ids)
 
 
 def _decoded(column: Any) -> Any:
-    """Return a column without dictionary; whole numbers that were stored as floats, for an empty one, as numbers."""
+    """Return a column without dictionary, lists of one too.
+
+    Whole numbers that were stored as floats, for an empty one, become numbers.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        values = pc.list_flatten(column).dictionary_decode()
+        column = pa.ListArray.from_arrays(offsets, values, mask=pc.is_null(column))
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
         whole = pc.all(pc.equal(pc.trunc(column), column)).as_py()
@@ -84,8 +165,12 @@ def _text(path: str, name: str, column: Any) -> Any:
     try:
         return pc.cast(column, pa.string())
     except pa.ArrowNotImplementedError:
-        kind = str(column.type)[:60]
-        raise CatalogError(f"{path}: the column '{name}' is {kind}; text is needed, or for tags a list of it") from None
+        raise no_text(path, name, column.type) from None
+
+
+def no_text(path: str, name: str, kind: Any) -> CatalogError:
+    """Return the error for a column of a type that is no text."""
+    return CatalogError(f"{path}: the column '{name}' is {str(kind)[:60]}; text is needed, or for tags a list of it")
 
 
 def _text_lists(path: str, name: str, lists: Any) -> Any:
@@ -115,12 +200,30 @@ def _valid(value: bytes) -> bool:
     return True
 
 
-def _broken(columns: dict[str, Any], lists: Any, place: int, first: int) -> Broken:
+def _are_too_long(batch: Any, sizes: Sizes) -> npt.NDArray[np.bool_]:
+    """Return which rows have too much text to be read."""
+    if not (sizes > MAX_ROW).any():
+        return np.zeros(batch.num_rows, np.bool_)
+    return row_bytes(batch.columns, batch.num_rows, per_value=4) > MAX_ROW
+
+
+def _too_long(batch: Any, place: int, first: int) -> Broken:
+    """Return a row that is too long to be read; of its values the numbers and dates are shown."""
+    values = {
+        name: column[place].as_py()
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        if pa.types.is_primitive(column.type)
+    }
+    shown = json.dumps(values, ensure_ascii=False, default=str)
+    return Broken(first + place, first + place, shown, f"row over {MAX_ROW >> 20} MB")
+
+
+def _broken(columns: dict[str, Any], lists: Any, place: int, row: int) -> Broken:
     """Return a row that is not UTF-8, as JSON."""
     values = {name: _shown(column[place]) for name, column in columns.items()}
     if lists is not None:
         values["tags"] = [_shown(value) for value in lists[place].values] if lists[place].is_valid else None
-    return Broken(first + place, first + place, json.dumps(values, ensure_ascii=False, default=str), "not UTF-8")
+    return Broken(row, row, json.dumps(values, ensure_ascii=False, default=str), "not UTF-8")
 
 
 def _shown(scalar: Any) -> Any:

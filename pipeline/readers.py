@@ -82,7 +82,8 @@ def read(path: str, wanted: Wanted, *, expected: str | None = None) -> Iterator[
         with TextStream(path) as stream:
             yield from (read_csv if kind in DELIMITERS else read_json)(stream, wanted)
             stream.verify(expected)
-    except (pa.ArrowException, OSError) as error:
+    # A damaged Parquet file may raise almost anything: names that are no text, sizes below zero.
+    except (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
         raise CatalogError(f"{path}: cannot be read as {kind} ({one_line(error)}); is the file damaged?") from None
 
 

@@ -71,9 +71,11 @@ class Rejects:
             raise CatalogError(f"{share}, {limit}: {top}. Mend the files, or raise max_reject_share")
 
     def _first(self, scope: str, reason: str) -> str:
-        query = f"SELECT source, line FROM rejects WHERE scope = ? AND reason = ? ORDER BY {_ORDER} LIMIT 1"
-        source, line = self.connection.execute(query, [scope, reason]).fetchall()[0]
-        return f" ({source} line {line})"
+        """Return where the first rows stand that were rejected for a reason, and how they read."""
+        query = f"SELECT source, line, raw FROM rejects WHERE scope = ? AND reason = ? ORDER BY {_ORDER} LIMIT 3"
+        found = self.connection.execute(query, [scope, reason]).fetchall()
+        shown = (f"{source} line {line}: {raw[:60]!r}{'...' if len(raw) > 60 else ''}" for source, line, raw in found)
+        return f" ({', '.join(shown)})"
 
     def write(self, path: Path) -> None:
         """Write all rejects as Parquet, ordered by scope, source and line."""

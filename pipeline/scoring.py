@@ -28,6 +28,7 @@ from pipeline.features import Features
 from pipeline.model import Model, load_model
 from pipeline.network import Inputs
 from pipeline.progress import Progress
+from pipeline.tagging import select_tags
 from pipeline.writers import HDF5Writer, ParquetWriter
 
 N_EXAMPLES = 5
@@ -45,6 +46,8 @@ def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: Sc
             raise CatalogError(f"column '{column}' is missing; the columns are {', '.join(batch.schema.names)}")
     if clean:
         batch = _clean(model, batch)
+    elif model.tag_lists.labels:
+        batch = _without_labels(model, batch)
     size = scoring.batch_size
     starts = range(0, batch.num_rows, size)
     parts = [_score_pass(model, batch.slice(start, size), scoring) for start in starts]
@@ -170,11 +173,26 @@ def _clean(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the batch with clean tags, and with how often each stood among the raw ones, as stage 1 counts them."""
     from pipeline.cleaning import clean_tags
 
-    grouped = clean_tags(batch.column("tags"), model.clean)
+    grouped = clean_tags(batch.column("tags"), model.clean, model.tag_lists)
     columns = {name: batch.column(name) for name in batch.schema.names}
     return pa.RecordBatch.from_pydict(
         {**columns, "tags": grouped.tags, "tag_counts": grouped.counts, "tag_order": grouped.order}
     )
+
+
+def _without_labels(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return clean items without the tags that training dropped because they are names of labels.
+
+    Another catalog was cleaned before anybody knew the labels that the model was trained on.
+    """
+    labels = pa.array(sorted(model.tag_lists.labels), pa.string())
+    keep = ~pc.is_in(pc.list_flatten(batch.column("tags")), labels).to_numpy(zero_copy_only=False)
+    if keep.all():
+        return batch
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    parallel = {"tags", "tag_counts", "tag_order"} & columns.keys()
+    changed = {name: select_tags(columns[name], keep) for name in sorted(parallel)}
+    return pa.RecordBatch.from_pydict(columns | changed)
 
 
 def _score_pass(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -> pa.RecordBatch:

@@ -1,62 +1,34 @@
 """Stage 1, joining: the items, their labels and the applications of their tags, as tables that `n` joins.
 
-items         n, source, line, id, text_id, lists, c0, c1 ...   a column each that the settings name
+items         n, source, line, id, text_id, size, lists, c0, c1 ...   a column each that the settings name
 labels        n, l0, l1 ...                                     trimmed, stops carried down; null is unknown
-applications  n, source, line, tag                              where tags have a file of their own
+applications  n, source, line, tag, count, given_by             where tags have a file of their own
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import CatalogSettings, Settings
+from pipeline.config import Settings
+from pipeline.declared import read_declared
 from pipeline.errors import CatalogError
 from pipeline.figures import numbers, vectors
 from pipeline.inputs import Role
-from pipeline.labels import CheckedLabels, check_labels
+from pipeline.labels import NOT_DECLARED, CheckedLabels, check_labels
+from pipeline.layout import Layout
 from pipeline.readers import LISTS, ROW, Rows, Wanted
+from pipeline.schema import check_columns
+from pipeline.sizes import row_bytes
 from pipeline.splitting import NAMES
 from pipeline.tables import Block, Database, Files
 from pipeline.taxonomy import Taxonomy
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns of the items are read, and where they stand in the table."""
-
-    catalog: CatalogSettings
-    files: Files
-    role: Role
-
-    @property
-    def tags_column(self) -> str:
-        """Return the column of the items that holds tags, if one does."""
-        return "" if self.files.tags else self.catalog.tags_column
-
-    @property
-    def label_columns(self) -> tuple[str, ...]:
-        """Return the columns of the items that hold labels, if they do."""
-        return () if self.files.labels else self.catalog.label_columns
-
-    @property
-    def split(self) -> str:
-        """Return the column that holds the split; a catalog that is only scored needs none."""
-        return self.catalog.split if self.role == "training" else ""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Return the columns of the items that are read, each once."""
-        catalog = self.catalog
-        names = (catalog.item_id, catalog.title, *catalog.text, self.tags_column, *catalog.word_columns)
-        others = (*catalog.categories, *catalog.numbers, *catalog.vectors)
-        return tuple(dict.fromkeys(name for name in (*names, *others, *self.label_columns, self.split) if name))
-
-    def place(self, column: str) -> str:
-        """Return what a column of the items is called in the table items."""
-        return f"c{self.columns.index(column)}"
+_NUMBER = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
 
 
 @dataclass(frozen=True)
@@ -67,6 +39,7 @@ class Staged:
     layout: Layout
     taxonomy: Taxonomy | None  # the declared one
     n_rows: dict[str, int]  # rows read by scope: of the items, and of the files of tags and labels
+    unknown_labels: Counter[tuple[str, ...]]  # paths that the declared taxonomy does not have, and their rows
 
 
 def stage(database: Database, settings: Settings, *, role: Role) -> Staged:
@@ -75,47 +48,45 @@ def stage(database: Database, settings: Settings, *, role: Role) -> Staged:
     catalog = settings.catalog
     taxonomy = None
     for file in files.taxonomy:
-        taxonomy = Taxonomy.read(
-            file,
-            levels=catalog.levels,
-            columns=catalog.label_columns,
-            stop_label=settings.clean.stop_label,
-            expected=database.digest(file),
-        )
+        taxonomy = read_declared(file, catalog, stop_label=settings.clean.stop_label, expected=database.digest(file))
     layout = Layout(catalog, files, role)
+    check_columns(layout)
     labels = _Labels(settings, taxonomy)
     n_rows = {"item": _stage_items(database, layout, labels)}
     if files.labels:
         n_rows["label"] = _stage_labels(database, layout, labels)
     if files.tags:
         n_rows["tag"] = _stage_tags(database, layout)
-    return Staged(database, layout, taxonomy, n_rows)
+    return Staged(database, layout, taxonomy, n_rows, labels.unknown)
 
 
 @dataclass(frozen=True)
 class _Labels:
     settings: Settings
     taxonomy: Taxonomy | None
+    unknown: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
     def check(self, rows: Rows) -> CheckedLabels:
         catalog, stop = self.settings.catalog, self.settings.clean.stop_label
         columns = [rows.table[name] for name in catalog.label_columns]
-        return check_labels(catalog.levels, columns, stop_label=stop, taxonomy=self.taxonomy)
+        checked = check_labels(catalog.levels, columns, stop_label=stop, taxonomy=self.taxonomy)
+        foreign = pc.fill_null(pc.ends_with(checked.reasons, NOT_DECLARED), False)
+        for path in zip(*(column.filter(foreign).to_pylist() for column in checked.columns), strict=True):
+            self.unknown[path[: path.index(None)] if None in path else path] += 1
+        return checked
 
 
 def _stage_items(database: Database, layout: Layout, labels: _Labels) -> int:
     """Make the tables items and, where the items hold them, labels; return the number of rows read."""
     catalog, columns = layout.catalog, layout.columns
     cells = "".join(f", c{k} VARCHAR" for k in range(len(columns)))
-    fixed = "n BIGINT, source VARCHAR, line BIGINT, id VARCHAR, text_id BOOLEAN, lists VARCHAR[]"
+    fixed = "n BIGINT, source VARCHAR, line BIGINT, id VARCHAR, text_id BOOLEAN, size BIGINT, lists VARCHAR[]"
     database.create(f"items ({fixed}{cells})")
-    wanted = Wanted(columns, layout.tags_column, catalog.item_id, catalog.column_names, catalog.vectors)
-    optional = layout.label_columns if layout.role == "scoring" else ()
     names = {layout.place(name): name for name in columns} | (
         {"lists": layout.tags_column} if layout.tags_column else {}
     )
     n_rows = 0
-    for path, before, rows in database.read(layout.files.items, wanted, optional=optional):
+    for path, before, rows in database.read(layout.files.items, layout.items_wanted, optional=layout.optional):
         database.add("items", "item", _items_block(path, before, rows, layout, labels))
         n_rows += rows.n_rows
     if not n_rows:
@@ -151,7 +122,8 @@ def _items_block(path: str, before: int, rows: Rows, layout: Layout, labels: _La
             reasons = pc.if_else(parse(table[name])[1], f"{name} is not a {what}", reasons)
     number = pc.cast(pc.add(table[ROW], before), pa.string())
     ids = table[layout.catalog.item_id] if layout.catalog.item_id else number
-    cells = {"text_id": pa.repeat(rows.text_ids, len(table)), "lists": table[LISTS]}
+    size = pa.array(row_bytes([*values.values(), table[LISTS]], len(table)))
+    cells = {"text_id": pa.repeat(rows.text_ids, len(table)), "size": size, "lists": table[LISTS]}
     cells |= {layout.place(name): column for name, column in values.items()}
     tags = layout.tags_column
     return Block.of(path, before, rows, ids=ids, cells=cells, reasons=reasons, list_column=tags)
@@ -159,17 +131,15 @@ def _items_block(path: str, before: int, rows: Rows, layout: Layout, labels: _La
 
 def _stage_labels(database: Database, layout: Layout, labels: _Labels) -> int:
     """Make the table labels from the file of labels; return the number of rows read."""
-    catalog = layout.catalog
-    id_column = catalog.labels_item_id or _id_column(catalog, "labels")
-    levels = [f"l{k}" for k in range(len(catalog.levels))]
-    names = {"id": id_column} | dict(zip(levels, catalog.label_columns, strict=True))
+    names = layout.labels_names
+    levels = [name for name in names if name != "id"]
     cells = "".join(f", {level} VARCHAR" for level in levels)
     database.create(f"raw_labels (n BIGINT, source VARCHAR, line BIGINT, id VARCHAR{cells})")
     n_rows = 0
-    for path, before, rows in database.read(layout.files.labels, Wanted((id_column, *catalog.label_columns))):
+    for path, before, rows in database.read(layout.files.labels, Wanted(tuple(names.values()))):
         checked = labels.check(rows)
         columns = dict(zip(levels, checked.columns, strict=True))
-        ids = rows.table[id_column]
+        ids = rows.table[names["id"]]
         block = Block.of(path, before, rows, ids=ids, cells=columns, reasons=checked.reasons)
         database.add("raw_labels", "label", block)
         n_rows += rows.n_rows
@@ -183,30 +153,36 @@ def _stage_labels(database: Database, layout: Layout, labels: _Labels) -> int:
 def _stage_tags(database: Database, layout: Layout) -> int:
     """Make the table applications from the file of tags; return the number of rows read."""
     catalog = layout.catalog
-    id_column = catalog.tags_item_id or _id_column(catalog, "tags")
-    if not catalog.tags_column:
-        raise CatalogError(f"{layout.files.tags[0]}: which column holds the tags? Name it in [catalog] tags_column")
-    names = {"id": id_column, "tag": catalog.tags_column}
-    database.create("raw_tags (n BIGINT, source VARCHAR, line BIGINT, id VARCHAR, tag VARCHAR)")
+    names = layout.tags_names
+    cells = "tag VARCHAR, count DOUBLE, given_by VARCHAR"
+    database.create(f"raw_tags (n BIGINT, source VARCHAR, line BIGINT, id VARCHAR, {cells})")
     n_rows = 0
-    for path, before, rows in database.read(layout.files.tags, Wanted((id_column, catalog.tags_column))):
+    for path, before, rows in database.read(layout.files.tags, Wanted(tuple(names.values()))):
         tag = rows.table[catalog.tags_column]
+        nothing = pa.nulls(len(tag), pa.string())
         empty = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(pc.fill_null(tag, ""))), 0)
-        reasons = pc.if_else(empty, "empty tag", pa.nulls(len(tag), pa.string()))
-        ids = rows.table[id_column]
-        block = Block.of(path, before, rows, ids=ids, cells={"tag": tag}, reasons=reasons)
+        reasons = pc.if_else(empty, "empty tag", nothing)
+        count = pa.repeat(1.0, len(tag))
+        if catalog.tags_count:
+            count = _positive(rows.table[catalog.tags_count])
+            wrong = pc.and_(pc.is_null(count), pc.is_null(reasons))
+            reasons = pc.if_else(wrong, f"{catalog.tags_count} is not a number above 0", reasons)
+        user = rows.table[catalog.tags_user] if catalog.tags_user else nothing
+        cells_of = {"tag": tag, "count": count, "given_by": user}
+        ids = rows.table[names["id"]]
+        block = Block.of(path, before, rows, ids=ids, cells=cells_of, reasons=reasons)
         database.add("raw_tags", "tag", block)
         n_rows += rows.n_rows
     database.reject_orphans("raw_tags", "tag", names)
     database.create(
-        "applications AS SELECT i.n, r.source, r.line, r.tag FROM raw_tags r JOIN items i ON r.id = i.id"
-        " ORDER BY i.n, r.n"
+        "applications AS SELECT i.n, r.source, r.line, r.tag, r.count, r.given_by"
+        " FROM raw_tags r JOIN items i ON r.id = i.id ORDER BY i.n, r.n"
     )
     return n_rows
 
 
-def _id_column(catalog: CatalogSettings, what: str) -> str:
-    """Return the column of the id in a file of tags or labels, where it is called as in the items."""
-    if not catalog.item_id:
-        raise CatalogError(f"[catalog] {what}: rows are joined by id; name it in [catalog] {what}_item_id")
-    return catalog.item_id
+def _positive(column: Any) -> Any:
+    """Return the numbers above 0 of a string column; anything else is null."""
+    text = pc.utf8_trim_whitespace(column)
+    number = pc.cast(pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None), pa.float64())
+    return pc.if_else(pc.and_(pc.greater(number, 0), pc.less(number, 1e9)), number, None)

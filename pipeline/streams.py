@@ -57,6 +57,8 @@ def open_file(path: str) -> io.BufferedReader:
         return Path(path).open("rb")
     except OSError as error:
         raise CatalogError(f"{path}: {error.strerror or error}; see [catalog] and [scoring]") from None
+    except ValueError as error:  # a NUL
+        raise CatalogError(f"{path!r}: is no path ({error}); see [catalog] and [scoring]") from None
 
 
 def verify_digest(path: str, digest: str, expected: str | None) -> None:

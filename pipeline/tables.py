@@ -22,7 +22,7 @@ from pipeline.inputs import Role, input_paths
 from pipeline.readers import JSON_LINES, LINE, LISTS, ROW, Broken, Rows, Wanted, kind_of, missing_column, one_line, read
 from pipeline.rejects import Rejects, as_json
 
-MEMORY = "1GB"  # what DuckDB may take before it goes to disk
+MEMORY = "400MB"  # what DuckDB may take before it goes to disk
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Files:
     tags: tuple[str, ...]
     labels: tuple[str, ...]
     taxonomy: tuple[str, ...]
+    aliases: tuple[str, ...]
+    stop_list: tuple[str, ...]
 
     @classmethod
     def of(cls, settings: Settings, *, role: Role) -> Files:
@@ -97,21 +99,24 @@ class Database:
     def reject_duplicates(self, name: str, scope: str, names: Mapping[str, str]) -> None:
         """Move all but the first row of an id from a table to the rejects."""
         self.create(f"firsts AS SELECT id, min(n) AS n FROM {name} GROUP BY id HAVING count(*) > 1")
-        later = f"SELECT t.* FROM {name} t JOIN firsts f ON t.id = f.id AND t.n > f.n ORDER BY t.n"
+        later = f"SELECT t.n FROM {name} t JOIN firsts f ON t.id = f.id AND t.n > f.n ORDER BY t.n"
         self._move(name, scope, later, names, "duplicate item_id")
         self.connection.execute("DROP TABLE firsts")
 
     def reject_orphans(self, name: str, scope: str, names: Mapping[str, str]) -> None:
         """Move rows of a table whose id no item has to the rejects."""
-        orphans = f"SELECT t.* FROM {name} t ANTI JOIN items i ON t.id = i.id ORDER BY t.n"
+        orphans = f"SELECT t.n FROM {name} t ANTI JOIN items i ON t.id = i.id ORDER BY t.n"
         self._move(name, scope, orphans, names, "item_id is not in the items")
 
     def _move(self, name: str, scope: str, query: str, names: Mapping[str, str], reason: str) -> None:
-        for batch in self.connection.sql(query).to_arrow_table().to_batches(max_chunksize=65_536):
-            source, line, ids = (batch.column(key).to_pylist() for key in ("source", "line", "id"))
-            raw = as_json(pa.table(batch), names)
+        # The numbers first: mostly there are none, and whole rows may be large.
+        for numbers in self.connection.sql(query).to_arrow_table().to_batches(max_chunksize=65_536):
+            self.connection.register("moved", pa.table(numbers))
+            rows = self.connection.sql(f"SELECT * FROM {name} WHERE n IN (SELECT n FROM moved)").to_arrow_table()
+            rows = rows.take(pc.sort_indices(rows["n"]))
+            source, line, ids = (rows[key].to_pylist() for key in ("source", "line", "id"))
+            raw = as_json(rows, names)
             self.rejects.add(scope, source, line, ids, raw, [reason] * len(raw))
-            self.connection.register("moved", pa.table({"n": batch.column("n")}))
             self.connection.execute(f"DELETE FROM {name} WHERE n IN (SELECT n FROM moved)")
             self.connection.unregister("moved")
 

@@ -93,8 +93,12 @@ class Taxonomy:
         checked = check_labels(levels, [table[name] for name in columns], stop_label=stop_label)
         wrong = pc.indices_nonzero(pc.is_valid(checked.reasons))
         if len(wrong):
+            rows = table.select([LINE, *columns]).take(wrong[:3]).to_pylist()
+            named = ", ".join(f"line {row.pop(LINE)} {list(row.values())}" for row in rows)
             line, reason = table[LINE][wrong[0].as_py()], checked.reasons[wrong[0].as_py()]
-            raise CatalogError(f"{file} line {line}: {reason}; mend the declared taxonomy ({len(wrong)} such rows)")
+            raise CatalogError(
+                f"{file} line {line}: {reason}; mend the declared taxonomy ({len(wrong)} such rows: {named})"
+            )
         taxonomy = cls.learn(levels, checked.columns, stop_label)
         if not taxonomy.classes[0]:
             raise CatalogError(f"{file}: declares no path; give a row a path, or empty [catalog] taxonomy to learn it")
@@ -147,6 +151,11 @@ class Taxonomy:
             codes[found, level] = place[found]
             above = codes[:, level].astype(np.int64)
         return codes
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all labels, each once, sorted; the stop is none."""
+        return sorted({path[-1] for level in self.classes for path in level} - {self.stop_label})
 
     def name(self, level: int, index: int) -> str | None:
         """Return the label of a class, or None for a stop."""

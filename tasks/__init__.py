@@ -10,13 +10,23 @@ from pathlib import Path
 from pipeline.errors import SettingsError
 from tasks import config, messages
 from tasks.clean import CleanTags
+from tasks.drift import CheckDrift
 from tasks.export import ExportModel
 from tasks.features import BuildFeatures
 from tasks.plan import InputFile, PlanRun
 from tasks.score import ScoreCatalog
 from tasks.train import TrainModel
 
-__all__ = ["BuildFeatures", "CleanTags", "ExportModel", "InputFile", "PlanRun", "ScoreCatalog", "TrainModel"]
+__all__ = [
+    "BuildFeatures",
+    "CheckDrift",
+    "CleanTags",
+    "ExportModel",
+    "InputFile",
+    "PlanRun",
+    "ScoreCatalog",
+    "TrainModel",
+]
 
 config.apply_luigi_settings()
 messages.install()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.clean import CleanTags
+from tasks.drift import CheckDrift
 from tasks.plan import PlanRun
 from tasks.stage import Stage
 
@@ -15,8 +16,12 @@ class BuildFeatures(Stage):
     stage = "features"
 
     def requires(self) -> dict[str, Any]:
-        """Return the plan and the clean items."""
-        return {"plan": self.same_run(PlanRun, "plan"), "clean": self.same_run(CleanTags, "clean")}
+        """Return the plan, the leave to go on, and the clean items."""
+        return {
+            "plan": self.same_run(PlanRun, "plan"),
+            "drift": self.same_run(CheckDrift, "plan"),
+            "clean": self.same_run(CleanTags, "clean"),
+        }
 
     def run(self) -> None:
         """Fit the transform on the training items and apply it to the labelled ones."""

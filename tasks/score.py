@@ -12,6 +12,7 @@ import luigi
 from pipeline import pointers, summary
 from tasks import config
 from tasks.clean import CleanTags
+from tasks.drift import CheckDrift
 from tasks.export import ExportModel
 from tasks.plan import PlanRun
 from tasks.stage import Stage
@@ -24,10 +25,11 @@ class ScoreCatalog(Stage):
     stage = "score"
 
     def requires(self) -> dict[str, Any]:
-        """Return the plan, the model, and the clean items to score: those of [scoring] or of [catalog]."""
+        """Return the plan, the leave to go on, the model, and the clean items to score: of [scoring] or [catalog]."""
         role = "scoring" if self.scores_another_catalog else "training"
         return {
             "plan": self.same_run(PlanRun, "plan"),
+            "drift": self.same_run(CheckDrift, "plan"),
             "export": self.same_run(ExportModel, "export"),
             "scored": self.same_run(CleanTags, "scored", role=role),
         }

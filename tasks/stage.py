@@ -15,13 +15,14 @@ from pipeline import artifacts
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import STAGE_VERSIONS, UPSTREAMS, Identity, identify, significant
+from pipeline.inputs import with_date
 from pipeline.progress import Progress, stage_progress
 from tasks import config
 from tasks.targets import DirectoryTarget
 
-# Identities of this process by the fingerprint of any of their stages: a run is looked up once, at its root
-# task; upstream tasks are given their fingerprint and find the same identity here.
-_identities: dict[str, Identity] = {}
+# Identities of this process by date and the fingerprint of any of their stages: a run is looked up once, at its
+# root task; upstream tasks are given their fingerprint and find the same identity here.
+_identities: dict[tuple[datetime.date, str], Identity] = {}
 
 
 class RunDate(luigi.DateParameter):
@@ -49,7 +50,7 @@ class Dated(luigi.Task):
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Return Luigi's values, with the fingerprint of the current settings and files where none is given."""
         values = dict(super().get_param_values(params, args, kwargs))
-        values["fingerprint"] = _known_fingerprint(cls.stage_of(values), values["fingerprint"])
+        values["fingerprint"] = _known_fingerprint(cls.stage_of(values), values["date"], values["fingerprint"])
         return [(name, values[name]) for name, _ in params]
 
     @classmethod
@@ -60,7 +61,7 @@ class Dated(luigi.Task):
     @property
     def identity(self) -> Identity:
         """Return settings, inputs and fingerprints of the run that this task belongs to."""
-        return _identities[self.fingerprint]
+        return _identities[self.date, self.fingerprint]
 
     @property
     def settings(self) -> Settings:
@@ -98,7 +99,7 @@ class Stage(Dated):
         return self.root / "work" / self.fingerprint
 
     def requires(self) -> dict[str, Any]:
-        """Return the tasks that come before by name, `plan` among them."""
+        """Return the tasks that come before by name, `plan` among them, and `drift` where it is waited for."""
         raise NotImplementedError
 
     def output(self) -> Any:
@@ -137,25 +138,25 @@ class Stage(Dated):
         }
 
 
-def _known_fingerprint(stage: str, given: str) -> str:
+def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
     """Return a given fingerprint that this process knows, else the current one of the stage."""
-    if given in _identities:
+    if (date, given) in _identities:
         return given
     with config.mistakes_end_the_command():
-        identity = current_identity()
+        identity = current_identity(date)
         fingerprint = identity.fingerprints[stage]
         if given and given != fingerprint:
             raise SettingsError(
                 f"--fingerprint {given}: settings and input files now give {fingerprint}; leave the flag out"
             )
     config.lock_below(Path(identity.settings.storage.root))
-    _identities.update(dict.fromkeys(identity.fingerprints.values(), identity))
+    _identities.update({(date, known): identity for known in identity.fingerprints.values()})
     return fingerprint
 
 
-def current_identity() -> Identity:
-    """Return the identity that the settings and the input files have now; raises SettingsError."""
-    settings = config.load()
+def current_identity(date: datetime.date) -> Identity:
+    """Return the identity that the settings and the input files of a date have now; raises SettingsError."""
+    settings = with_date(config.load(), date)
     root = Path(settings.storage.root)
     digests = artifacts.Digests(root / "digests.json")
     identity = identify(settings, lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)

@@ -22,6 +22,7 @@ PIPELINE = PROJECT / "pipeline"
 STORED = Path(__file__).with_name("stage_code.json")
 ENTRIES = {
     "clean": "pipeline.cleaning",
+    "drift": "pipeline.drift",
     "features": "pipeline.features",
     "train": "pipeline.training",
     "export": "pipeline.export",

@@ -33,7 +33,7 @@ def written(folder, rows, **options):
 
 def test_raw_tags_are_cleaned_on_the_way(tmp_path):
     transform = written(tmp_path, RAW, rules=TagRules(CHOSEN.clean))
-    clean = clean_tags(pa.array(RAW, pa.list_(pa.string())), CHOSEN.clean)
+    clean = clean_tags(pa.array(RAW, pa.list_(pa.string())), CHOSEN.clean).tags
     assert transform.vocabulary.terms.to_pylist() == ["space", "zombies", "robots", "sci fi"]
     data = read(tmp_path).train
     counts = pa.array([[2, 1], [], [], [1], [1, 2, 1]], pa.list_(pa.int32()))

@@ -15,8 +15,9 @@ from small_catalog import GOOD, HEADER, SPLITS, clean_csv, clean_files
 from pipeline.cleaning import clean_tags
 from pipeline.config import CleanSettings
 from pipeline.errors import CatalogError
+from pipeline.spelling import normalise
 from pipeline.splitting import split_of
-from pipeline.tagging import normalise, split_cells, words_of
+from pipeline.tagging import split_cells, words_of
 from pipeline.taxonomy import Taxonomy
 
 CLEAN = CleanSettings()
@@ -185,12 +186,15 @@ def test_a_tag_of_ten_thousand_characters_goes_and_its_item_stays(tmp_path):
     assert (reject["scope"], reject["line"], reject["item_id"], reject["raw"]) == ("tag", 5, "4", "x" * 2000)
 
 
+RAW = '{"title": "x", "tags": "y", "genre": "A", "theme": "B"}'
+
+
 def test_too_many_rejects_stop_the_run_and_name_the_reasons(tmp_path):
     with pytest.raises(CatalogError) as error:
         clean_csv(tmp_path, f"{HEADER}\n{GOOD},x,y,A,B\n", clean_settings={"max_reject_share": 0.1})
     assert str(error.value) == (
         f"1 of 4 rows of the items are rejected (25.0%), more than [clean] max_reject_share = 0.1: 1 x no item_id "
-        f"({tmp_path}/items.csv line 5). Mend the files, or raise max_reject_share"
+        f"({tmp_path}/items.csv line 5: {RAW!r}). Mend the files, or raise max_reject_share"
     )
     long_tag = f"4,d,{'x' * 101},Comedy,City\n"
     with pytest.raises(CatalogError, match=r"1 of 6 tags are rejected .16.7%."):
@@ -251,6 +255,8 @@ def test_a_catalog_that_is_only_scored_needs_no_labels(tmp_path):
         "items.parquet",
         "rejects.parquet",
         "statistics.json",
+        "tag_lists.json",
+        "tags.parquet",
     ]
 
 
@@ -287,6 +293,7 @@ def test_windows_do_not_show_in_the_result(tmp_path, monkeypatch):
     text = f"{HEADER}\n" + "".join(f"{n},t,a{n};b,{'AB'[n % 2]},\n" for n in range(20)) + ",x,y,A,\n5,x,y,A,\n"
     whole = clean_csv(tmp_path, text)
     monkeypatch.setattr("pipeline.windows.WINDOW", 7)
+    monkeypatch.setattr("pipeline.windows.PART", 1)
     pieces = clean_csv(tmp_path, text)
     assert pieces.items == whole.items and pieces.rejects == whole.rejects and pieces.statistics == whole.statistics
 

@@ -51,6 +51,7 @@ def write_clean(folder, *, splits, labels):
     pq.write_table(pa.table({"scope": pa.array([], pa.string())}), folder / "rejects.parquet")
     taxonomy = Taxonomy.learn(LEVELS, [columns[level] for level in LEVELS], "-")
     (folder / "taxonomy.json").write_text(taxonomy.to_json(), "utf-8")
+    (folder / "tag_lists.json").write_text('{"aliases": {}, "labels": [], "stops": []}', "utf-8")
 
 
 def write_train(folder, features_folder, *, error=0.0):

@@ -144,7 +144,7 @@ def test_nothing_unfinished_is_left(first_run):
     project, _ = first_run
     # digests.json only saves time, and files that are younger than a moment are not in it.
     names = {path.name for path in project.root.iterdir()} - {"digests.json"}
-    assert names == {*STAGES, "plan", "published", "work"}
+    assert names == {*STAGES, "drift", "plan", "published", "work"}
     # Nothing is being built and nothing waits to be renamed: locks alone are left, and Luigi's file of this process.
     work = {path.relative_to(project.root / "work").as_posix() for path in (project.root / "work").rglob("*")}
     assert {name for name in work if not name.startswith("pid/")} == {"pid", "plan.lock", "published.lock"}
@@ -341,8 +341,8 @@ def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
 @pytest.mark.parametrize(
     ("file", "flags", "stage"),
     [
-        ("clean/*/items.parquet", ("--features-max-tags", "9"), "BuildFeatures"),
-        ("clean/*/statistics.json", ("--scoring-n-best", "2"), "ScoreCatalog"),
+        ("clean/*/items.parquet", ("--features-max-tags", "9"), "CheckDrift"),
+        ("clean/*/statistics.json", ("--scoring-n-best", "2"), "CheckDrift"),
         ("export/*/evaluation.json", ("--scoring-n-best", "2"), "ScoreCatalog"),
     ],
 )

@@ -277,7 +277,7 @@ def largest_difference(folder: Path) -> float:
 
     from pipeline.config import CleanSettings
     from pipeline.shards import read_shard
-    from pipeline.tagging import normalise
+    from pipeline.spelling import normalise
 
     theirs = load_npz(folder / "sklearn.npz").tocsc()
     names = json.loads((folder / "sklearn.json").read_text())
