@@ -16,6 +16,8 @@ from pipeline.streams import MARKED, TextStream, unmark
 BLOCK = 8 << 20  # bytes parsed at a time
 MAX_LINE = 64 << 20  # bytes of the longest line
 
+NESTED = "an object or a list stands where text belongs"
+
 
 def read_json(stream: TextStream, wanted: Wanted) -> Iterator[Rows]:
     """Give the rows of a file of JSON lines; a blank line is no row. Raises CatalogError for one large array."""
@@ -76,6 +78,12 @@ def _parse(connection: Any, lines: Any, row: Any, line: Any, wanted: Wanted) -> 
         for place in np.flatnonzero(~is_object | bad_bytes)
     ]
     found = _extract(connection, lines.take(pa.array(good)), wanted)
+    nested = pc.is_valid(found["nested"]).to_numpy()
+    broken += [
+        Broken(int(row[place]), int(line[place]), lines[place].as_py().rstrip("\r\n"), f"{name}: {NESTED}")
+        for place, name in zip(good[nested], found["nested"].drop_null().to_pylist(), strict=True)
+    ]
+    good, found = good[~nested], found.filter(pa.array(~nested))
     columns = {name: found[f"value{k}"] for k, name in enumerate(wanted.columns)}
     kinds_of = {name: set(pc.unique(found[f"kind{k}"]).to_pylist()) for k, name in enumerate(wanted.columns)}
     known = tuple(name for name in wanted.columns if kinds_of[name] - {None})
@@ -86,21 +94,31 @@ def _parse(connection: Any, lines: Any, row: Any, line: Any, wanted: Wanted) -> 
 
 
 def _extract(connection: Any, lines: Any, wanted: Wanted) -> Any:
-    """Return value and type of each column, and the list column where its value is an array."""
+    """Return value and type of each column, the list column where its value is an array, and what is nested too deep.
+
+    `nested` names the first column that holds an object, or an array where text or single tags belong.
+    """
     connection.register("objects", pa.table({"raw": lines}))
-    parts, lists = [], "NULL::VARCHAR[]"
+    parts, nested, lists = [], [], "NULL::VARCHAR[]"
     for k, name in enumerate(wanted.columns):
         value, kind = f"values[{k + 1}]", f"kinds[{k + 1}]"
         if name == wanted.list_column:
+            inner = f"list_transform(from_json({value}, '[\"JSON\"]'), lambda x: json_type(x))"
+            deep = f"{kind} = 'ARRAY' AND list_has_any({inner}, ['OBJECT', 'ARRAY'])"
+            nested.append(f"WHEN {kind} = 'OBJECT' OR ({deep}) THEN $name{k}")
             lists = f"CASE WHEN {kind} = 'ARRAY' THEN from_json({value}, '[\"VARCHAR\"]') END"
             value = f"CASE WHEN {kind} = 'ARRAY' THEN NULL ELSE {value} END"
+        elif name not in wanted.vectors:
+            nested.append(f"WHEN {kind} IN ('OBJECT', 'ARRAY') THEN $name{k}")
         parts.append(f"{value} AS value{k}, {kind} AS kind{k}")
     query = f"""
-        SELECT {", ".join(parts)}, {lists} AS lists
+        SELECT {", ".join(parts)}, {lists} AS lists,
+            {f"CASE {' '.join(nested)} END" if nested else "NULL::VARCHAR"} AS nested
         FROM (SELECT json_extract_string(raw, $pointers) AS values, json_type(raw, $pointers) AS kinds FROM objects)
     """
+    named = {f"name{k}": name for k, name in enumerate(wanted.columns) if name not in wanted.vectors}
     pointers = [_pointer(name) for name in wanted.columns]
-    return connection.sql(query, params={"pointers": pointers}).to_arrow_table().combine_chunks()
+    return connection.sql(query, params={"pointers": pointers, **named}).to_arrow_table().combine_chunks()
 
 
 def _keys(connection: Any) -> list[str]:

@@ -74,8 +74,9 @@ def test_json_lines_break_alone(tmp_path):
 def test_json_nested_a_hundred_thousand_deep_does_no_harm(tmp_path):
     deep = "[" * 100_000 + "]" * 100_000
     path = write(tmp_path, "a.jsonl", f'{{"a": "1", "b": {deep}}}\n{{"a": {deep}}}\n')
-    good, _ = rows_of(path, "a", list_column="b")
-    assert [line for line, _ in good] == [1, 2]
+    good, broken = rows_of(path, "a", list_column="b")
+    assert good == [(1, "1")]
+    assert broken == [(2, "a: an object or a list stands where text belongs")]
 
 
 def test_parquet_gives_text_of_any_simple_type(tmp_path):
@@ -338,3 +339,19 @@ def test_blanks_around_an_id_do_not_count(tmp_path):
     found = clean_files(tmp_path, catalog={"title": "", "levels": "genre", "items": "a.csv"})
     assert [item["item_id"] for item in found.items] == [1, 2]
     assert found.reasons == [("item", 4, "duplicate item_id")]
+
+
+def test_objects_and_lists_where_text_belongs_break_their_row_of_json(tmp_path):
+    rows = [
+        '{"item_id": 1, "tags": ["a", "b"], "genre": "Horror"}',
+        '{"item_id": 2, "tags": {"k": 1}, "genre": "Horror"}',
+        '{"item_id": 3, "tags": [["a"]], "genre": "Comedy"}',
+        '{"item_id": 4, "tags": ["a", {"b": 1}], "genre": "Comedy"}',
+        '{"item_id": 5, "tags": "c; d", "genre": ["q"]}',
+        '{"item_id": 6, "tags": "c; d", "genre": "Comedy"}',
+    ]
+    write(tmp_path, "a.jsonl", "\n".join(rows) + "\n")
+    found = clean_files(tmp_path, catalog={"title": "", "levels": "genre", "items": "a.jsonl"})
+    assert [(item["item_id"], item["tags"]) for item in found.items] == [(1, ["a", "b"]), (6, ["c", "d"])]
+    reason = "an object or a list stands where text belongs"
+    assert found.reasons == [("item", line, f"{'genre' if line == 5 else 'tags'}: {reason}") for line in (2, 3, 4, 5)]
