@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.config import CatalogSettings
 from pipeline.errors import CatalogError
-from pipeline.readers import Wanted, read, read_columns
+from pipeline.readers import LINE, Wanted, read, read_columns
 from pipeline.taxonomy import Taxonomy
 
 TREE = ("parent", "child")
@@ -25,7 +25,7 @@ def read_declared(file: str, catalog: CatalogSettings, *, stop_label: str, expec
         found |= set(rows.known)
     if set(TREE) <= found and not found & set(columns):
         table = read_columns(file, columns=TREE, expected=expected)
-        rows_of = zip(*(table[name].to_pylist() for name in ("line", *TREE)), strict=True)
+        rows_of = zip(*(table[name].to_pylist() for name in (LINE, *TREE)), strict=True)
         return Taxonomy.of(catalog.levels, _paths_of_tree(file, rows_of, len(catalog.levels)), stop_label=stop_label)
     return Taxonomy.read(file, levels=catalog.levels, columns=columns, stop_label=stop_label, expected=expected)
 

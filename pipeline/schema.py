@@ -77,7 +77,8 @@ def _parquet_columns(path: str, wanted: Wanted) -> tuple[str, ...]:
         raise CatalogError(f"{path}: cannot be read as .parquet ({error}); is the file damaged?") from None
     for name in wanted.columns:
         kind: Any = schema.field(name).type if schema.get_field_index(name) >= 0 else pa.string()
-        if name == wanted.list_column and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        if is_list and name in (wanted.list_column, *wanted.vectors):
             kind = kind.value_type
         if pa.types.is_nested(kind):
             raise no_text(path, name, kind)
