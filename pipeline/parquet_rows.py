@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import footer
 from pipeline.errors import CatalogError
 from pipeline.figures import as_cells
 from pipeline.readers import Broken, Rows, Wanted, make_table, one_array
@@ -36,7 +39,7 @@ def read_parquet(path: str, wanted: Wanted, *, expected: str | None) -> Iterator
 
     with open_file(path) as file:
         verify_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
-        chunks = [chunk for chunk in _chunks(pq.read_metadata(file)) if chunk.belongs_to(wanted.columns)]
+        chunks = [chunk for chunk in _chunks(path) if chunk.belongs_to(wanted.columns)]
         _refuse_bomb(path, chunks)
         dictionaries = sorted(
             {chunk.path for chunk in chunks if chunk.is_dictionary and chunk.is_simple(wanted.columns)}
@@ -80,18 +83,14 @@ class _Chunk:
         return max(self.n_bytes, 4 * self.n_values if self.n_values > self.n_rows else 0)
 
 
-def _chunks(metadata: Any) -> Iterator[_Chunk]:
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            is_text = chunk.physical_type == "BYTE_ARRAY"
-            yield _Chunk(
-                path=chunk.path_in_schema,
-                n_rows=group.num_rows,
-                n_values=chunk.num_values,
-                n_bytes=chunk.total_uncompressed_size,
-                n_packed=chunk.total_compressed_size,
-                is_dictionary=is_text and any("DICTIONARY" in encoding for encoding in chunk.encodings),
-            )
+def _chunks(path: str) -> list[_Chunk]:
+    """Return the column chunks of a file; raises CatalogError where its footer is damaged."""
+    command = [sys.executable, "-P", footer.__file__, path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        told = done.stderr.strip().splitlines() or [f"its reader ended with {done.returncode}"]
+        raise CatalogError(f"{path}: cannot be read as .parquet ({told[-1].strip()[:200]}); is the file damaged?")
+    return [_Chunk(**chunk) for chunk in json.loads(done.stdout)]
 
 
 def _refuse_bomb(path: str, chunks: Sequence[_Chunk]) -> None:
