@@ -4,7 +4,7 @@
     <root>/published/<date>.json     which run is the result of a date
     <root>/published/latest.json     the newest of these; published/latest is a symbolic link to its directory,
                                      published/latest_model.h5 one to the model that made it
-    <root>/work/<fingerprint>/       what is not finished: the directory being built, checkpoints, a lock
+    <root>/work/<fingerprint>/       what is not finished: the directory being built, a lock
 
 Nothing else in the project renames, syncs or deletes. The order of a publication: files synced, their
 directories synced, manifest written and synced, one rename, parent synced. An fsync that fails is not
