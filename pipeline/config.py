@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from os.path import expanduser
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from pipeline.config_learning import NetworkSettings, TrainingSettings
+from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Weights
 from pipeline.errors import SettingsError
 
 # What the clean items and the scores call their own columns; scores.h5 has `names` besides.
@@ -32,41 +33,6 @@ COLUMNS = {
 }
 COLUMNS |= {"best_path_probabilities", "given_path", "n_tags", "n_unseen_tags", "model", "names"}
 SAMPLE = Path(__file__).parent / "sample" / "movies.csv"
-
-
-def _split_names(value: object) -> object:
-    """Turn `"genre, subgenre"` of a configuration file into a tuple; leave sequences alone.
-
-    >>> _split_names("genre, subgenre")
-    ('genre', 'subgenre')
-    >>> _split_names("")
-    ()
-    """
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _split_lengths(value: object) -> object:
-    """Turn `"400, 100"` of a configuration file, or one number, into a tuple; leave sequences alone.
-
-    >>> _split_lengths("400, 100"), _split_lengths(400)
-    (('400', '100'), (400,))
-    """
-    return (value,) if isinstance(value, int) else _split_names(value)
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
-Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split_names)]
-Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_lengths)]
-FilePath = Annotated[str, AfterValidator(expanduser)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """One section of luigi.cfg; frozen, and a name that it does not have is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CatalogSettings(Section):
@@ -254,40 +220,6 @@ class FeatureSettings(Section):
         if self.chars_min > self.chars_max:
             raise ValueError(f"chars_min: {self.chars_min} is above chars_max = {self.chars_max}")
         return self
-
-
-class NetworkSettings(Section):
-    """The size of the feedback network."""
-
-    hidden: int = Field(64, ge=1, le=65_536, description="units of the hidden layer and of the state")
-
-
-class TrainingSettings(Section):
-    """How the network is trained."""
-
-    engine: Literal["auto", "theano", "pytensor"] = Field(
-        "auto", description="auto: Theano where it is installed, else PyTensor"
-    )
-    compile_mode: Literal["fast_run", "fast_compile"] = Field(
-        "fast_run", description="fast_compile starts at once and runs slowly (tests)"
-    )
-    epochs: int = Field(60, ge=1, description="most passes over the training part")
-    patience: int = Field(12, ge=1, description="epochs without a better validation loss before training stops")
-    batch_size: int = Field(64, ge=1, description="items in a step")
-    optimizer: Literal["adam", "adagrad"] = Field(
-        "adam", description="adam or adagrad, on touched rows for the two tables"
-    )
-    learning_rate: float = Field(0.005, gt=0, description="step size")
-    clip_norm: float = Field(5.0, ge=0, description="gradients are scaled down to this norm; 0: never")
-    weight_decay: float = Field(0.0, ge=0, description="share of a weight taken off per unit of step size")
-    dropout: float = Field(0.3, ge=0, lt=1, description="share of the hidden units dropped in a step")
-    tag_dropout: float = Field(0.1, ge=0, lt=1, description="share of the tags in an item's index dropped in a step")
-    label_smoothing: float = Field(
-        0.05, ge=0, lt=1, description="probability spread evenly over the classes of a level"
-    )
-    level_weights: Weights = Field((), description="weight of each level's loss; empty: 1 each")
-    seed: int = Field(7, ge=0, description="seed of initial weights, order and dropout")
-    prefetch: int = Field(4, ge=0, description="batches made ready in advance; does not change results")
 
 
 class ScoringSettings(Section):

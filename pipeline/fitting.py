@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline import parameters
 from pipeline.batches import Batch, Examples, Loader, check_examples
-from pipeline.config import TrainingSettings
+from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.graph import TrainingStep, compile_step, make_objective
 from pipeline.history import Epoch, best_epoch, evaluate, should_stop

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import optimizer, parameters
 from pipeline.batches import Batch
-from pipeline.config import TrainingSettings
+from pipeline.config_learning import TrainingSettings
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.objective import Objective
 from pipeline.ops import Array

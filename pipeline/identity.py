@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from pipeline.config import Settings, TrainingSettings
+from pipeline.config import Settings
+from pipeline.config_learning import TrainingSettings
 from pipeline.digests import fingerprint
 from pipeline.inputs import NAMED_BY, Role, extensions, input_paths
 
@@ -32,9 +33,9 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "clean": 2,
     "drift": 1,
     "features": 2,
-    "train": 1,
-    "export": 2,
-    "score": 2,
+    "train": 2,
+    "export": 3,
+    "score": 3,
 }
 
 # The sections that a stage's results depend on, beside its upstreams'.

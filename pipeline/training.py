@@ -12,7 +12,8 @@ from scipy import sparse
 
 from pipeline import parameters, shards
 from pipeline.batches import Examples
-from pipeline.config import Settings, TrainingSettings
+from pipeline.config import Settings
+from pipeline.config_learning import TrainingSettings
 from pipeline.fitting import FitResult, fit
 from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array

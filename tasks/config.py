@@ -22,7 +22,8 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
 from luigi.task_register import Register
 
-from pipeline.config import Section, Settings, make_settings, suggest
+from pipeline.config import Settings, make_settings, suggest
+from pipeline.config_types import Section
 from pipeline.errors import SettingsError
 
 EXIT_SETTINGS = 40

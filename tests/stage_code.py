@@ -34,6 +34,8 @@ WITHOUT_EFFECT = {
     "pipeline.__main__",
     "pipeline.artifacts",
     "pipeline.config",
+    "pipeline.config_learning",
+    "pipeline.config_types",
     "pipeline.digests",
     "pipeline.errors",
     "pipeline.identity",

@@ -10,7 +10,7 @@ from graphs import ENGINES, every_engine
 
 from pipeline import fitting, graph, parameters
 from pipeline.batches import Examples, Loader
-from pipeline.config import TrainingSettings
+from pipeline.config_learning import TrainingSettings
 from pipeline.errors import FeatureError, TrainingError
 from pipeline.fitting import fit, run_epoch
 from pipeline.graph import compile_step, log_probabilities

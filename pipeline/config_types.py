@@ -1,0 +1,43 @@
+"""What the models of the settings are made of: the base of a section, and types that a configuration file can hold."""
+
+from __future__ import annotations
+
+from os.path import expanduser
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def split_names(value: object) -> object:
+    """Turn `"genre, subgenre"` of a configuration file into a tuple; leave sequences alone.
+
+    >>> split_names("genre, subgenre")
+    ('genre', 'subgenre')
+    >>> split_names("")
+    ()
+    """
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _split_lengths(value: object) -> object:
+    """Turn `"400, 100"` of a configuration file, or one number, into a tuple; leave sequences alone.
+
+    >>> _split_lengths("400, 100"), _split_lengths(400)
+    (('400', '100'), (400,))
+    """
+    return (value,) if isinstance(value, int) else split_names(value)
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
+Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(split_names)]
+Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_lengths)]
+FilePath = Annotated[str, AfterValidator(expanduser)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """One section of luigi.cfg; frozen, and a name that it does not have is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
