@@ -16,7 +16,7 @@ from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.graph import TrainingStep, compile_step, make_objective
 from pipeline.history import Epoch, best_epoch, evaluate, should_stop
-from pipeline.network import FeedbackNetwork
+from pipeline.network import Network
 from pipeline.ops import symbolic
 from pipeline.prefetch import prefetched
 from pipeline.progress import SILENT, Progress
@@ -26,7 +26,7 @@ from pipeline.progress import SILENT, Progress
 class FitResult:
     """A trained network of arrays, and how it came about."""
 
-    network: FeedbackNetwork  # the weights of the best epoch
+    network: Network  # the weights of the best epoch
     history: tuple[Epoch, ...]
     best_epoch: int
     engine: str  # name and version
@@ -35,7 +35,7 @@ class FitResult:
 
 
 def fit(
-    network: FeedbackNetwork,
+    network: Network,
     training: Examples,
     validation: Examples | None = None,
     settings: TrainingSettings | None = None,
@@ -64,10 +64,9 @@ def fit(
         progress.note(f"no validation items: training runs all {settings.epochs} epochs and keeps the last weights")
     else:
         check_examples(validation, network.config)
-    if settings.level_weights and len(settings.level_weights) != len(network.heads):
-        raise TrainingError(
-            f"[training] level_weights has {len(settings.level_weights)} weights for {len(network.heads)} levels"
-        )
+    n_levels = len(network.config.n_classes)
+    if settings.level_weights and len(settings.level_weights) != n_levels:
+        raise TrainingError(f"[training] level_weights has {len(settings.level_weights)} weights for {n_levels} levels")
     engine = symbolic.engine(settings.engine)
     if settings.compile_mode == "fast_run":
         progress.note(f"{engine.name} compiles: first compile takes about a minute, later ones seconds")
@@ -91,7 +90,7 @@ def _run(
     validation: Examples | None,
     settings: TrainingSettings,
     progress: Progress,
-) -> tuple[FeedbackNetwork, list[Epoch]]:
+) -> tuple[Network, list[Epoch]]:
     """Return the best network and the history of all epochs."""
     loader = Loader(
         training,
@@ -150,7 +149,7 @@ def run_epoch(
     return total / n_items, (n_items - not_timed) / max(time.monotonic() - started, 1e-9)
 
 
-def check_finite(network: FeedbackNetwork, epoch: int, step: int) -> None:
+def check_finite(network: Network, epoch: int, step: int) -> None:
     """Raise TrainingError where a parameter holds a value that is not finite."""
     for name, value in parameters.flatten(network).items():
         if not np.isfinite(value).all():

@@ -11,19 +11,17 @@ import numpy as np
 from pipeline import optimizer, parameters
 from pipeline.batches import Batch
 from pipeline.config_learning import TrainingSettings
-from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.network import Inputs, Network, NetworkConfig
 from pipeline.objective import Objective
 from pipeline.ops import Array
 from pipeline.ops.symbolic import Engine, Variable
-
-TABLES = {"tags.weight": "rows", "features.weight": "columns"}  # parameters updated by rows -> their index in a Batch
 
 
 @dataclass(frozen=True)
 class TrainingStep:
     """The compiled step, the parameters that it changes, and what its optimizer remembers."""
 
-    blank: FeedbackNetwork
+    blank: Network
     shared: Mapping[str, Variable]  # parameters by name
     state: Mapping[str, Variable]  # the optimizer's state by name
     function: Callable[..., list[Array]]
@@ -37,45 +35,52 @@ class TrainingStep:
             loss, norm = self.function(*[value for value in values if value is not None])
         return float(loss), float(norm)
 
-    def network(self) -> FeedbackNetwork:
+    def network(self) -> Network:
         """Return the network of arrays as it is now."""
         return parameters.fill(self.blank, optimizer.snapshot(self.shared))
 
 
-def input_variables(engine: Engine, config: NetworkConfig, *, masks: tuple[str, ...] = ()) -> Inputs:
+def input_variables(
+    engine: Engine, config: NetworkConfig, *, masks: tuple[str, ...] = (), training: bool = False
+) -> Inputs:
     """Return the network's inputs as variables of an engine, float32."""
     return Inputs(
         tag_index=engine.variable("tag_index", dtype="int32", ndim=2),
         features=engine.sparse_variable("features", dtype="float32") if config.n_features else None,
         dense=engine.variable("dense", dtype="float32", ndim=2) if config.n_dense else None,
         masks={name: engine.variable(f"mask_{name}", dtype="float32", ndim=2) for name in masks},
+        training=training,
     )
 
 
-def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSettings) -> TrainingStep:
+def compile_step(engine: Engine, network: Network, settings: TrainingSettings) -> TrainingStep:
     """Return the training step of a network of float32 arrays, which stay as they are (the step has copies).
 
     The first compile takes about a minute in mode fast_run, later ones seconds: the engines keep a cache.
     """
     shared = {name: engine.shared(value, name) for name, value in parameters.flatten(network).items()}
     index = {name: engine.variable(name, dtype="int32", ndim=1) for name in ("rows", "columns")}
-    wanted = [
-        optimizer.touched_rows(engine, name, variable, index[TABLES[name]])
-        if name in TABLES
+    tables = network.tables
+    learned = [
+        optimizer.touched_rows(engine, name, variable, index[tables[name]])
+        if name in tables
         else optimizer.whole(name, variable)
         for name, variable in shared.items()
     ]
     # The layers do not know that their tables are only the rows which the batch was renumbered to.
-    graph = parameters.replace(network, {parameter.name: parameter.value for parameter in wanted})
+    graph = parameters.replace(network, {parameter.name: parameter.value for parameter in learned})
     masks = ("hidden",) if settings.dropout else ()
-    inputs = input_variables(engine, network.config, masks=masks)
+    inputs = input_variables(engine, network.config, masks=masks, training=True)
     labels = engine.variable("labels", dtype="int32", ndim=2)
     learning_rate = engine.variable("learning_rate", dtype="float32", ndim=0)
     loss = make_objective(settings)(graph.logits(inputs), labels)
+    for penalty in graph.penalties(inputs):
+        loss = loss + engine.constant(settings.expert_balance, penalty) * penalty
+    statistics = graph.statistics(inputs)
     updates = optimizer.minimise(
         engine,
         loss,
-        wanted,
+        [parameter for parameter in learned if parameter.name not in statistics],
         optimizer=optimizer.OPTIMIZERS[settings.optimizer](),
         learning_rate=learning_rate,
         clip_norm=settings.clip_norm,
@@ -86,10 +91,10 @@ def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSet
     function = engine.function(
         [variable for variable in variables if variable is not None],
         [loss, updates.gradient_norm],
-        updates=updates.changes,
+        updates={**updates.changes, **{shared[name]: value for name, value in statistics.items()}},
         mode=settings.compile_mode,
     )
-    return TrainingStep(FeedbackNetwork.initialise(network.config, None), shared, updates.state, function, masks)
+    return TrainingStep(parameters.blank(network), shared, updates.state, function, masks)
 
 
 def make_objective(settings: TrainingSettings) -> Objective:
@@ -97,7 +102,7 @@ def make_objective(settings: TrainingSettings) -> Objective:
     return Objective(level_weights=settings.level_weights, label_smoothing=settings.label_smoothing)
 
 
-def log_probabilities(engine: Engine, network: FeedbackNetwork, inputs: Inputs, *, mode: str) -> list[Array]:
+def log_probabilities(engine: Engine, network: Network, inputs: Inputs, *, mode: str) -> list[Array]:
     """Return the log-probabilities of every level as the engine computes them: what an export is checked against."""
     graph = parameters.map_parameters(network, lambda name, value: engine.shared(value, name))
     config = network.config
