@@ -12,9 +12,10 @@ from pipeline import optimizer, parameters
 from pipeline.batches import Batch
 from pipeline.config_learning import TrainingSettings
 from pipeline.network import Inputs, Network, NetworkConfig
-from pipeline.objective import Objective
+from pipeline.objective import Goal, make_objective
 from pipeline.ops import Array
 from pipeline.ops.symbolic import Engine, Variable
+from pipeline.optimizer import ChangeGradients
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,17 @@ def input_variables(
     )
 
 
-def compile_step(engine: Engine, network: Network, settings: TrainingSettings) -> TrainingStep:
+def compile_step(
+    engine: Engine,
+    network: Network,
+    settings: TrainingSettings,
+    *,
+    objective: Goal | None = None,
+    change_gradients: ChangeGradients | None = None,
+) -> TrainingStep:
     """Return the training step of a network of float32 arrays, which stay as they are (the step has copies).
+
+    The objective is what the settings ask for, unless another is given.
 
     The first compile takes about a minute in mode fast_run, later ones seconds: the engines keep a cache.
     """
@@ -62,7 +72,7 @@ def compile_step(engine: Engine, network: Network, settings: TrainingSettings) -
     index = {name: engine.variable(name, dtype="int32", ndim=1) for name in ("rows", "columns")}
     tables = network.tables
     learned = [
-        optimizer.touched_rows(engine, name, variable, index[tables[name]])
+        optimizer.touched_rows(engine, name, variable, index[tables[name]], padded=tables[name] == "rows")
         if name in tables
         else optimizer.whole(name, variable)
         for name, variable in shared.items()
@@ -73,7 +83,8 @@ def compile_step(engine: Engine, network: Network, settings: TrainingSettings) -
     inputs = input_variables(engine, network.config, masks=masks, training=True)
     labels = engine.variable("labels", dtype="int32", ndim=2)
     learning_rate = engine.variable("learning_rate", dtype="float32", ndim=0)
-    loss = make_objective(settings)(graph.logits(inputs), labels)
+    objective = make_objective(settings) if objective is None else objective
+    loss = objective(graph.logits(inputs), labels)
     for penalty in graph.penalties(inputs):
         loss = loss + engine.constant(settings.expert_balance, penalty) * penalty
     statistics = graph.statistics(inputs)
@@ -85,6 +96,7 @@ def compile_step(engine: Engine, network: Network, settings: TrainingSettings) -
         learning_rate=learning_rate,
         clip_norm=settings.clip_norm,
         weight_decay=settings.weight_decay,
+        change_gradients=change_gradients,
     )
     variables: list[Any] = [inputs.tag_index, inputs.features, inputs.dense, *inputs.masks.values(), labels]
     variables += [index["rows"], index["columns"] if network.config.n_features else None, learning_rate]
@@ -95,11 +107,6 @@ def compile_step(engine: Engine, network: Network, settings: TrainingSettings) -
         mode=settings.compile_mode,
     )
     return TrainingStep(parameters.blank(network), shared, updates.state, function, masks)
-
-
-def make_objective(settings: TrainingSettings) -> Objective:
-    """Return the objective that the settings ask for."""
-    return Objective(level_weights=settings.level_weights, label_smoothing=settings.label_smoothing)
 
 
 def log_probabilities(engine: Engine, network: Network, inputs: Inputs, *, mode: str) -> list[Array]:

@@ -203,7 +203,7 @@ def test_a_full_compile_is_announced(monkeypatch):
     class CompiledError(Exception):
         pass
 
-    def stop(*_):
+    def stop(*_, **__):
         raise CompiledError
 
     monkeypatch.setattr(fitting, "compile_step", stop)
