@@ -14,11 +14,13 @@ from pipeline import parameters
 from pipeline.batches import Batch, Examples, Loader, check_examples
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
-from pipeline.graph import TrainingStep, compile_step, make_objective
+from pipeline.graph import TrainingStep, compile_step
 from pipeline.history import Epoch, best_epoch, evaluate, should_stop
 from pipeline.keeping import Kept, Weights
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.objective import Goal, Loss, make_objective
 from pipeline.ops import symbolic
+from pipeline.optimizer import ChangeGradients
 from pipeline.prefetch import prefetched
 from pipeline.progress import SILENT, Progress
 from pipeline.schedule import learning_rate
@@ -42,6 +44,8 @@ def fit(
     validation: Examples | None = None,
     settings: TrainingSettings | None = None,
     *,
+    loss: Loss | None = None,
+    change_gradients: ChangeGradients | None = None,
     progress: Progress = SILENT,
 ) -> FitResult:
     """Return the network trained on the examples; the given one stays as it is.
@@ -51,6 +55,12 @@ def fit(
     averaged all this is said of the mean of the last epochs' weights (`pipeline.keeping`). With `tagged_only`
     neither part has items without tags. The same seed, examples and engine give the same bytes: the linear
     algebra runs on one thread.
+
+    A `loss` of your own takes the place of that of the settings: it gets the log-probabilities of every level,
+    (n, n_classes) each, and the labels, int32 (n, n_levels) with -1 for unknown, and returns a scalar; variables of
+    the engine in training, arrays in validation (`pipeline.ops.of` has the operations of both). `change_gradients`
+    gets the gradients by the names of the parameters before each update and returns those that it changes (of tables
+    only the rows that a batch touches; see `pipeline.optimizer`).
 
     Raises TrainingError where there is nothing to train on, where an engine is missing, and in the step
     in which the loss or the gradient is no longer finite; FeatureError where examples do not fit the network.
@@ -78,10 +88,11 @@ def fit(
     engine = symbolic.engine(settings.engine)
     if settings.compile_mode == "fast_run":
         progress.note(f"{engine.name} compiles: first compile takes about a minute, later ones seconds")
-    step = compile_step(engine, network, settings)
+    objective = make_objective(settings, training.labels, network.config.n_classes, loss=loss)
+    step = compile_step(engine, network, settings, objective=objective, change_gradients=change_gradients)
     compiled = time.monotonic()
     with threadpool_limits(1):
-        kept = _run(step, training, validation, settings, progress)
+        kept = _run(step, objective, training, validation, settings, progress)
     return FitResult(
         network=parameters.fill(step.blank, kept.best),
         history=kept.history,
@@ -94,6 +105,7 @@ def fit(
 
 def _run(
     step: TrainingStep,
+    objective: Goal,
     training: Examples,
     validation: Examples | None,
     settings: TrainingSettings,
@@ -111,7 +123,7 @@ def _run(
         candidate = kept.candidate
         held_out = None
         if validation is not None:
-            held_out = evaluate(parameters.fill(step.blank, candidate), validation, make_objective(settings))
+            held_out = evaluate(parameters.fill(step.blank, candidate), validation, objective)
             if not math.isfinite(held_out.loss):
                 raise diverged(number, len(loader), f"validation loss {held_out.loss}")
         kept = kept.with_epoch(Epoch(number, loss, held_out, speed, time.monotonic() - started), candidate)

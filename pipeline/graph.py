@@ -12,9 +12,10 @@ from pipeline import optimizer, parameters
 from pipeline.batches import Batch
 from pipeline.config_learning import TrainingSettings
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
-from pipeline.objective import Objective
+from pipeline.objective import Goal, make_objective
 from pipeline.ops import Array
 from pipeline.ops.symbolic import Engine, Variable
+from pipeline.optimizer import ChangeGradients
 
 TABLES = {"tags.weight": "rows", "features.weight": "columns"}  # parameters updated by rows -> their index in a Batch
 
@@ -52,15 +53,24 @@ def input_variables(engine: Engine, config: NetworkConfig, *, masks: tuple[str, 
     )
 
 
-def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSettings) -> TrainingStep:
+def compile_step(
+    engine: Engine,
+    network: FeedbackNetwork,
+    settings: TrainingSettings,
+    *,
+    objective: Goal | None = None,
+    change_gradients: ChangeGradients | None = None,
+) -> TrainingStep:
     """Return the training step of a network of float32 arrays, which stay as they are (the step has copies).
+
+    The objective is what the settings ask for, unless another is given.
 
     The first compile takes about a minute in mode fast_run, later ones seconds: the engines keep a cache.
     """
     shared = {name: engine.shared(value, name) for name, value in parameters.flatten(network).items()}
     index = {name: engine.variable(name, dtype="int32", ndim=1) for name in ("rows", "columns")}
     wanted = [
-        optimizer.touched_rows(engine, name, variable, index[TABLES[name]])
+        optimizer.touched_rows(engine, name, variable, index[TABLES[name]], padded=TABLES[name] == "rows")
         if name in TABLES
         else optimizer.whole(name, variable)
         for name, variable in shared.items()
@@ -71,7 +81,8 @@ def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSet
     inputs = input_variables(engine, network.config, masks=masks)
     labels = engine.variable("labels", dtype="int32", ndim=2)
     learning_rate = engine.variable("learning_rate", dtype="float32", ndim=0)
-    loss = make_objective(settings)(graph.logits(inputs), labels)
+    objective = make_objective(settings) if objective is None else objective
+    loss = objective(graph.logits(inputs), labels)
     updates = optimizer.minimise(
         engine,
         loss,
@@ -80,6 +91,7 @@ def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSet
         learning_rate=learning_rate,
         clip_norm=settings.clip_norm,
         weight_decay=settings.weight_decay,
+        change_gradients=change_gradients,
     )
     variables: list[Any] = [inputs.tag_index, inputs.features, inputs.dense, *inputs.masks.values(), labels]
     variables += [index["rows"], index["columns"] if network.config.n_features else None, learning_rate]
@@ -90,11 +102,6 @@ def compile_step(engine: Engine, network: FeedbackNetwork, settings: TrainingSet
         mode=settings.compile_mode,
     )
     return TrainingStep(FeedbackNetwork.initialise(network.config, None), shared, updates.state, function, masks)
-
-
-def make_objective(settings: TrainingSettings) -> Objective:
-    """Return the objective that the settings ask for."""
-    return Objective(level_weights=settings.level_weights, label_smoothing=settings.label_smoothing)
 
 
 def log_probabilities(engine: Engine, network: FeedbackNetwork, inputs: Inputs, *, mode: str) -> list[Array]:

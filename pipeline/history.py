@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.batches import Examples
 from pipeline.network import FeedbackNetwork
-from pipeline.objective import Objective
+from pipeline.objective import Goal, Totals
 
 CHUNK = 2048  # items of a forward pass over the validation part
 
@@ -38,26 +38,32 @@ class Epoch:
     seconds: float  # validation included
 
 
-def evaluate(network: FeedbackNetwork, examples: Examples, objective: Objective) -> Evaluation:
+def evaluate(network: FeedbackNetwork, examples: Examples, objective: Goal) -> Evaluation:
     """Return the evaluation of a network of arrays; memory stays bounded, whatever the number of examples."""
     n_levels = len(network.heads)
-    losses, known, hits = (np.zeros(n_levels) for _ in range(3))
+    known, hits = (np.zeros(n_levels) for _ in range(2))
+    totals: Totals = []
     paths = path_hits = 0
     for start in range(0, len(examples), CHUNK):
         part = examples.take(slice(start, start + CHUNK))
         right = np.ones(len(part), bool)
-        for level, logits in enumerate(network.logits(part.inputs)):
+        outputs = network.logits(part.inputs)
+        totals = _added(totals, objective.totals(outputs, part.labels))
+        for level, logits in enumerate(outputs):
             labels = part.labels[:, level]
-            total, n_known = objective.total(logits, labels)
             right &= logits.argmax(axis=1) == labels
-            losses[level] += float(total)
-            known[level] += float(n_known)
+            known[level] += int((labels >= 0).sum())
             hits[level] += int((logits.argmax(axis=1) == labels).sum())
         paths += int((part.labels >= 0).all(axis=1).sum())
         path_hits += int(right.sum())
-    loss = objective.combine(list(zip(losses, known, strict=True)))
     accuracy = tuple(_share(hit, n) for hit, n in zip(hits, known, strict=True))
-    return Evaluation(float(loss), accuracy, _share(path_hits, paths))
+    return Evaluation(float(objective.combine(totals)), accuracy, _share(path_hits, paths))
+
+
+def _added(totals: Totals, more: Totals) -> Totals:
+    """Return the sums added up in float64."""
+    parts = [(np.float64(total), np.float64(n)) for total, n in more]
+    return [(a + c, b + d) for (a, b), (c, d) in zip(totals, parts, strict=True)] if totals else parts
 
 
 def _share(part: float, whole: float) -> float:

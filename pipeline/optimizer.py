@@ -11,8 +11,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pipeline.errors import TrainingError
 from pipeline.ops import Array
 from pipeline.ops.symbolic import Engine, Variable
+
+# From gradients by the name of their parameter to those that take their place.
+ChangeGradients = Callable[[dict[str, Variable]], Mapping[str, Variable]]
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Parameter:
     shared: Variable
     value: Variable  # what the loss is differentiated by: the shared variable itself, or shared[index]
     index: Variable | None  # int32, distinct; None: the whole of it
+    padded: bool = False  # row 0 of the table is padding, which never learns
 
 
 def whole(name: str, shared: Variable) -> Parameter:
@@ -30,12 +35,13 @@ def whole(name: str, shared: Variable) -> Parameter:
     return Parameter(name, shared, shared, None)
 
 
-def touched_rows(engine: Engine, name: str, table: Variable, index: Variable) -> Parameter:
+def touched_rows(engine: Engine, name: str, table: Variable, index: Variable, *, padded: bool = False) -> Parameter:
     """Return a table of which a step changes only the rows `index` (distinct); all others keep value and state.
 
-    A row whose gradient and state are zero stays as it is to the bit: the padding row of a table stays zero.
+    A row whose gradient and state are zero stays as it is to the bit: the padding row of a table stays zero. With
+    `padded` that is row 0, also where a change of the gradients would move it.
     """
-    return Parameter(name, table, engine.rows(table, index), index)
+    return Parameter(name, table, engine.rows(table, index), index, padded)
 
 
 class Memory:
@@ -126,17 +132,18 @@ def minimise(
     learning_rate: Variable | float,
     clip_norm: float = 0.0,
     weight_decay: float = 0.0,
-    change_gradients: Callable[[list[Variable]], list[Variable]] | None = None,
+    change_gradients: ChangeGradients | None = None,
 ) -> Updates:
     """Return the updates of one step that make `cost` smaller.
 
     The gradients of all parameters together are scaled down to clip_norm (0: never). Weight decay is
     decoupled (Loshchilov and Hutter 2019, arXiv 1711.05101), and leaves vectors (biases, gains) alone.
-    `change_gradients` sees the gradients in the order of `wanted`, before they are clipped.
+    `change_gradients` sees the gradients before they are clipped; those that it returns take the place of those of
+    the same name. Raises TrainingError where it returns another name, dtype or number of dimensions.
     """
     gradients = engine.grad(cost, [parameter.value for parameter in wanted])
     if change_gradients is not None:
-        gradients = change_gradients(gradients)
+        gradients = _changed_gradients(engine, wanted, gradients, change_gradients)
     norm = global_norm(engine, gradients)
     if clip_norm:
         scale = engine.constant(clip_norm, norm) / engine.maximum(norm, clip_norm)
@@ -161,6 +168,30 @@ def global_norm(engine: Engine, gradients: Sequence[Variable]) -> Variable:
     for gradient in gradients:
         total = engine.sum(gradient * gradient) + total
     return engine.sqrt(total)
+
+
+def _changed_gradients(
+    engine: Engine, wanted: Sequence[Parameter], gradients: Sequence[Variable], change: ChangeGradients
+) -> list[Variable]:
+    given = {parameter.name: gradient for parameter, gradient in zip(wanted, gradients, strict=True)}
+    changed = change(dict(given))
+    if unknown := changed.keys() - given.keys():
+        raise TrainingError(f"change_gradients returns '{min(unknown)}', which is not one of {', '.join(given)}")
+    for name, gradient in changed.items():
+        found, expected = (gradient.dtype, gradient.ndim), (given[name].dtype, given[name].ndim)
+        if found != expected:
+            raise TrainingError(
+                f"change_gradients makes {name} {found[0]} of {found[1]} dimensions; its gradient is "
+                f"{expected[0]} of {expected[1]}"
+            )
+    return [_without_padding(engine, parameter, {**given, **changed}[parameter.name]) for parameter in wanted]
+
+
+def _without_padding(engine: Engine, parameter: Parameter, gradient: Variable) -> Variable:
+    """Return the gradient with zeros for the padding row."""
+    if not parameter.padded or parameter.index is None:
+        return gradient
+    return gradient * engine.column(engine.cast(parameter.index > 0, gradient))
 
 
 def _changed(engine: Engine, parameter: Parameter, change: Variable) -> Variable:

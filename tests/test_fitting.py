@@ -16,6 +16,7 @@ from pipeline.fitting import fit, run_epoch
 from pipeline.graph import compile_step, log_probabilities
 from pipeline.history import evaluate
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.objective import make_objective
 from pipeline.ops import symbolic
 from pipeline.progress import Progress
 
@@ -207,7 +208,7 @@ def test_validation_looks_at_the_mean_that_would_be_kept():
     settings = quick(epochs=3, keep="averaged", averaged_epochs=2)
     result = fit(network(), make_examples(), make_examples(seed=2), settings)
     assert result.best_epoch == 3
-    objective = graph.make_objective(settings)
+    objective = make_objective(settings, make_examples().labels, CONFIG.n_classes)
     assert result.history[-1].validation == evaluate(result.network, make_examples(seed=2), objective)
 
 
@@ -241,7 +242,7 @@ def test_a_full_compile_is_announced(monkeypatch):
     class CompiledError(Exception):
         pass
 
-    def stop(*_):
+    def stop(*_, **__):
         raise CompiledError
 
     monkeypatch.setattr(fitting, "compile_step", stop)

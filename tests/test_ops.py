@@ -35,12 +35,14 @@ CALLS = {
     "relu": lambda x: ops.of(x).relu(x),
     "log_softmax": lambda x: ops.of(x).log_softmax(x),
     "pick": lambda x, column: ops.of(x).pick(x, column),
+    "take": lambda values, index: ops.of(values, index).take(values, index),
     "negative_log_likelihood": lambda x, target: ops.of(x).negative_log_likelihood(x, target),
 }
 VALUES = {
     "dot": (MATRIX, WEIGHT),
     "sum_rows": (MATRIX[:3], INDEX, MASK),
     "pick": (MATRIX, TARGET),
+    "take": (MATRIX[1], TARGET),
     "negative_log_likelihood": (MATRIX, TARGET),
 }
 

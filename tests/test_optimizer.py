@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from graphs import every_engine
 
+from pipeline.errors import TrainingError
 from pipeline.ops import symbolic
 from pipeline.optimizer import AdaGrad, Adam, global_norm, minimise, snapshot, touched_rows, whole
 
@@ -153,10 +154,49 @@ def test_any_expression_of_any_parameters_is_minimised_without_a_network(engine)
 @every_engine
 def test_a_function_may_change_the_gradients(engine):
     still, _, _ = result = square_step(
-        engine, optimizer=AdaGrad(), change_gradients=lambda gradients: [gradient * 0.0 for gradient in gradients]
+        engine,
+        optimizer=AdaGrad(),
+        change_gradients=lambda gradients: {name: gradient * 0.0 for name, gradient in gradients.items()},
     )
     assert still()[0] == 0
     np.testing.assert_array_equal(result[1].get_value(), START)
+
+
+@every_engine
+def test_gradients_that_are_not_returned_stay_and_others_are_refused(engine):
+    step, table, _ = square_step(engine, optimizer=AdaGrad(), change_gradients=lambda gradients: {})
+    step()
+    assert (table.get_value()[0] != START[0]).all()
+    with pytest.raises(TrainingError, match="returns 'tabel', which is not one of table"):
+        square_step(engine, optimizer=Adam(), change_gradients=lambda gradients: {"tabel": gradients["table"]})
+    with pytest.raises(TrainingError, match="makes table float64 of 1 dimensions; its gradient is float32 of 2"):
+        square_step(
+            engine,
+            optimizer=Adam(),
+            dtype="float32",
+            change_gradients=lambda gradients: {"table": gradients["table"].sum(axis=0) * np.float64(1.0)},
+        )
+
+
+@every_engine
+@pytest.mark.parametrize("optimizer", [Adam(), AdaGrad()])
+def test_noise_on_the_gradients_does_not_move_the_padding_row(engine, optimizer):
+    its = symbolic.engine(engine)
+    table, index = its.shared(np.array([[0.0], [1.0]]), "table"), its.variable("index", dtype="int32", ndim=1)
+    wanted = [touched_rows(its, "table", table, index, padded=True)]
+    updates = minimise(
+        its,
+        its.sum(wanted[0].value * wanted[0].value),
+        wanted,
+        optimizer=optimizer,
+        learning_rate=0.1,
+        weight_decay=0.1,
+        change_gradients=lambda gradients: {"table": gradients["table"] + 1.0},
+    )
+    step = its.function([index], [], updates=updates.changes, mode="fast_compile")
+    for _ in range(3):
+        step(np.array([0, 1], np.int32))
+    assert table.get_value()[0] == 0 != table.get_value()[1] - 1
 
 
 @every_engine

@@ -53,6 +53,9 @@ class Ops(Protocol):
     def pick(self, matrix: Array, column: Array) -> Array:
         """Return matrix[i, column[i]] of each row, (n,)."""
 
+    def take(self, values: Array, index: Array) -> Array:
+        """Return values[index], (n,), of an array of values, (n_values,)."""
+
     def negative_log_likelihood(self, logits: Array, target: Array) -> Array:
         """Return -log softmax(logits)[i, target[i]] of each row, (n,); every target must be a class."""
 

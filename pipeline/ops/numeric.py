@@ -110,6 +110,11 @@ def pick(matrix: Array, column: Array) -> Array:
     return matrix[np.arange(matrix.shape[0]), column]
 
 
+def take(values: Array, index: Array) -> Array:
+    """Return values[index], (n,)."""
+    return values[index]
+
+
 def negative_log_likelihood(logits: Array, target: Array) -> Array:
     """Return -log softmax(logits)[i, target[i]] of each row, (n,)."""
     return -pick(log_softmax(logits), target)

@@ -165,6 +165,10 @@ class Engine:
         """Return matrix[i, column[i]] of each row, (n,)."""
         return matrix[self.tensor.arange(column.shape[0]), column]
 
+    def take(self, values: Any, index: Variable) -> Variable:
+        """Return values[index], (n,); an array of values becomes a constant."""
+        return self.tensor.as_tensor_variable(values)[index]
+
     def negative_log_likelihood(self, logits: Variable, target: Variable) -> Variable:
         """Return -log softmax(logits)[i, target[i]] of each row, (n,); Theano fuses this very form into one C op."""
         if self.name == "theano":
