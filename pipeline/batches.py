@@ -58,6 +58,10 @@ class Examples:
         dense = None if self.dense is None else self.dense[index]
         return Examples(self.tag_index[index], features, dense, self.labels[index])
 
+    def tagged(self) -> Examples:
+        """Return the examples with a tag in their index."""
+        return self.take(np.flatnonzero(self.tag_index.any(axis=1)))
+
     @property
     def inputs(self) -> Inputs:
         """Return what the network reads of them."""
@@ -96,6 +100,7 @@ class Loader:
     seed: int
     dropout: float = 0.0  # share of the hidden units dropped
     tag_dropout: float = 0.0  # share of an item's tags dropped
+    feature_dropout: float = 0.0  # share of an item's sparse features dropped
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_size)
@@ -111,7 +116,9 @@ class Loader:
         """Return the examples of this index as a batch, with dropout drawn by rng."""
         examples = self.examples.take(index)
         tag_index, rows = touched(drop_tags(examples.tag_index, self.tag_dropout, rng))
-        features, columns = (None, None) if examples.features is None else touched_columns(examples.features)
+        features, columns = examples.features, None
+        if features is not None:
+            features, columns = touched_columns(drop_features(features, self.feature_dropout, rng))
         masks = {"hidden": dropout_mask((len(index), self.n_hidden), self.dropout, rng)} if self.dropout else {}
         return Batch(tag_index, rows, features, columns, examples.dense, examples.labels, masks)
 
@@ -150,6 +157,16 @@ def touched_columns(features: Array) -> tuple[Array, Array]:
 def drop_tags(tag_index: Array, share: float, rng: np.random.Generator) -> Array:
     """Return the index with a share of its entries turned into padding."""
     return np.where(rng.random(tag_index.shape, np.float32) < share, 0, tag_index) if share else tag_index
+
+
+def drop_features(features: Array, share: float, rng: np.random.Generator) -> Array:
+    """Return CSR features without a share of their entries; the others grow by 1 / (1 - share): the mean stays."""
+    if not share:
+        return features
+    kept = rng.random(features.nnz, np.float32) >= share
+    indptr = np.concatenate([[0], np.cumsum(kept)])[features.indptr].astype(features.indptr.dtype)
+    data = features.data[kept] * np.float32(1 / (1 - share))
+    return sparse.csr_matrix((data, features.indices[kept], indptr), shape=features.shape)
 
 
 def dropout_mask(shape: tuple[int, int], share: float, rng: np.random.Generator) -> Array:

@@ -47,7 +47,10 @@ class TrainingSettings(Section):
     epochs: int = Field(60, ge=1, description="most passes over the training part")
     patience: int = Field(12, ge=1, description="epochs without a better validation loss before training stops")
     batch_size: int = Field(64, ge=1, description="items in a step")
-    tagged_only: bool = Field(False, description="items without tags are left out of training")
+    tagged_only: bool = Field(
+        False,
+        description="items without tags are left out of training and its validation, not of what export measures",
+    )
     optimizer: Literal["adam", "adagrad"] = Field("adam", description="adam or adagrad, on touched rows for the tables")
     learning_rate: float = Field(0.005, gt=0, description="step size, at its highest")
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: falls to 0 over all epochs")
@@ -72,7 +75,8 @@ class TrainingSettings(Section):
     )
     expert_balance: float = Field(0.01, ge=0, description="weight of the term that keeps experts equally busy")
     keep: Literal["best", "averaged"] = Field(
-        "best", description="weights at the end: of the best epoch, or the mean of the last epochs"
+        "best",
+        description="weights at the end: of the best epoch, or the best mean over the ends of consecutive epochs",
     )
     averaged_epochs: int = Field(5, ge=1, description="epochs in the mean of keep = averaged")
     members: int = Field(1, ge=1, le=100, description="networks trained from different seeds and averaged")

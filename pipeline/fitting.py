@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +16,21 @@ from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.graph import TrainingStep, compile_step
 from pipeline.history import Epoch, best_epoch, evaluate, should_stop
-from pipeline.network import Network
+from pipeline.keeping import Kept, Weights
+from pipeline.network import Network, NetworkConfig
 from pipeline.objective import Goal, Loss, make_objective
 from pipeline.ops import symbolic
 from pipeline.optimizer import ChangeGradients
 from pipeline.prefetch import prefetched
 from pipeline.progress import SILENT, Progress
+from pipeline.schedule import learning_rate
 
 
 @dataclass(frozen=True)
 class FitResult:
     """A trained network of arrays, and how it came about."""
 
-    network: Network  # the weights of the best epoch
+    network: Network  # the weights of the best epoch, or the best mean over epochs
     history: tuple[Epoch, ...]
     best_epoch: int
     engine: str  # name and version
@@ -49,8 +51,10 @@ def fit(
     """Return the network trained on the examples; the given one stays as it is.
 
     Training ends after `epochs`, or `patience` epochs after the best validation loss, whose weights are
-    returned; without validation examples it runs all epochs and returns the last weights. The same seed,
-    examples and engine give the same bytes: the linear algebra runs on one thread.
+    returned; without validation examples it runs all epochs and returns the last weights. With `keep` =
+    averaged all this is said of the mean of the last epochs' weights (`pipeline.keeping`). With `tagged_only`
+    neither part has items without tags. The same seed, examples and engine give the same bytes: the linear
+    algebra runs on one thread.
 
     A `loss` of your own takes the place of that of the settings: it gets the log-probabilities of every level,
     (n, n_classes) each, and the labels, int32 (n, n_levels) with -1 for unknown, and returns a scalar; variables of
@@ -64,11 +68,14 @@ def fit(
     settings = TrainingSettings() if settings is None else settings
     started = time.monotonic()
     network = parameters.cast(network, "float32")
+    if settings.tagged_only:
+        training, validation = training.tagged(), None if validation is None else validation.tagged()
     validation = validation if validation is not None and len(validation) else None
     check_examples(training, network.config)
     if not len(training):
         raise TrainingError(
             "there is no labelled item to train on; label some items, or lower [clean] validation_share"
+            + (", or set [training] tagged_only = false" if settings.tagged_only else "")
         )
     if validation is None:
         progress.note(f"no validation items: training runs all {settings.epochs} epochs and keeps the last weights")
@@ -84,11 +91,11 @@ def fit(
     step = compile_step(engine, network, settings, objective=objective, change_gradients=change_gradients)
     compiled = time.monotonic()
     with threadpool_limits(1):
-        best, history = _run(step, objective, training, validation, settings, progress)
+        kept = _run(step, objective, training, validation, settings, progress)
     return FitResult(
-        network=best,
-        history=tuple(history),
-        best_epoch=best_epoch(history),
+        network=parameters.fill(step.blank, kept.best),
+        history=kept.history,
+        best_epoch=best_epoch(kept.history),
         engine=f"{engine.name} {engine.version}",
         compile_seconds=compiled - started,
         seconds=time.monotonic() - started,
@@ -102,33 +109,43 @@ def _run(
     validation: Examples | None,
     settings: TrainingSettings,
     progress: Progress,
-) -> tuple[Network, list[Epoch]]:
-    """Return the best network and the history of all epochs."""
-    loader = Loader(
+) -> Kept:
+    """Return what is kept of all epochs."""
+    loader = make_loader(training, step.blank.config, settings)
+    kept = Kept(window=settings.averaged_epochs if settings.keep == "averaged" else 1)
+    while not finished(kept.history, settings):
+        number = len(kept.history) + 1
+        started = time.monotonic()
+        loss, speed = run_epoch(step, loader, number, settings, progress)
+        kept = kept.with_weights(parameters.flatten(step.network()))
+        check_finite(kept.recent[-1], number, len(loader))
+        candidate = kept.candidate
+        held_out = None
+        if validation is not None:
+            held_out = evaluate(parameters.fill(step.blank, candidate), validation, objective)
+            if not math.isfinite(held_out.loss):
+                raise diverged(number, len(loader), f"validation loss {held_out.loss}")
+        kept = kept.with_epoch(Epoch(number, loss, held_out, speed, time.monotonic() - started), candidate)
+        progress.update(number, settings.epochs, **facts_of(kept.history[-1]))
+    return kept
+
+
+def make_loader(training: Examples, config: NetworkConfig, settings: TrainingSettings) -> Loader:
+    """Return the loader of the training part."""
+    return Loader(
         training,
-        n_hidden=step.blank.config.hidden,
+        n_hidden=config.hidden,
         batch_size=settings.batch_size,
         seed=settings.seed,
         dropout=settings.dropout,
         tag_dropout=settings.tag_dropout,
+        feature_dropout=settings.feature_dropout,
     )
-    history: list[Epoch] = []
-    best = step.blank
-    for number in range(1, settings.epochs + 1):
-        started = time.monotonic()
-        loss, speed = run_epoch(step, loader, number, settings, progress)
-        now = step.network() if validation is not None or number == settings.epochs else best
-        check_finite(now, number, len(loader))
-        held_out = None if validation is None else evaluate(now, validation, objective)
-        if held_out is not None and not math.isfinite(held_out.loss):
-            raise diverged(number, len(loader), f"validation loss {held_out.loss}")
-        history.append(Epoch(number, loss, held_out, speed, time.monotonic() - started))
-        if best_epoch(history) == number:
-            best = now
-        progress.update(number, settings.epochs, **facts_of(history[-1]))
-        if should_stop(history, patience=settings.patience):
-            break
-    return best, history
+
+
+def finished(history: Sequence[Epoch], settings: TrainingSettings) -> bool:
+    """Return whether no epoch is to follow."""
+    return bool(history) and (len(history) >= settings.epochs or should_stop(history, patience=settings.patience))
 
 
 def run_epoch(
@@ -148,7 +165,7 @@ def run_epoch(
     told = started
     with prefetched(loader.epoch(number), settings.prefetch) as batches:
         for place, batch in enumerate(batches, start=1):
-            loss, norm = step(batch, settings.learning_rate)
+            loss, norm = step(batch, rate_of(settings, (number - 1) * len(loader) + place - 1, len(loader)))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise diverged(number, place, f"loss {loss}, gradient norm {norm}")
             total += loss * len(batch.labels)
@@ -161,9 +178,20 @@ def run_epoch(
     return total / n_items, (n_items - not_timed) / max(time.monotonic() - started, 1e-9)
 
 
-def check_finite(network: Network, epoch: int, step: int) -> None:
+def rate_of(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:
+    """Return the step size of a step, counted from 0 over all epochs."""
+    return learning_rate(
+        step,
+        highest=settings.learning_rate,
+        n_steps=settings.epochs * steps_per_epoch,
+        n_warm_up=settings.warm_up * steps_per_epoch,
+        cosine=settings.schedule == "cosine",
+    )
+
+
+def check_finite(weights: Weights, epoch: int, step: int) -> None:
     """Raise TrainingError where a parameter holds a value that is not finite."""
-    for name, value in parameters.flatten(network).items():
+    for name, value in weights.items():
         if not np.isfinite(value).all():
             raise diverged(epoch, step, f"parameter {name} is not finite")
 

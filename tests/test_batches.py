@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
-from pipeline.batches import Examples, Loader, check_examples, drop_tags, dropout_mask, touched
+from pipeline.batches import Examples, Loader, check_examples, drop_features, drop_tags, dropout_mask, touched
 from pipeline.errors import FeatureError, TrainingError
 from pipeline.network import NetworkConfig
 
@@ -105,6 +105,28 @@ def test_dropped_tags_become_padding_and_the_examples_stay():
     np.testing.assert_array_equal(dropped[dropped > 0], tags[dropped > 0])
     assert drop_tags(tags, 0.0, np.random.default_rng(0)) is tags
     assert tags.min() == 1
+
+
+def test_dropped_features_are_gone_and_the_others_make_up_for_them():
+    features = sparse.csr_matrix(np.full((400, 100), 3, np.float32))
+    dropped = drop_features(features, 0.25, np.random.default_rng(0))
+    assert (dropped.dtype, dropped.indptr.dtype, dropped.shape) == (np.float32, features.indptr.dtype, (400, 100))
+    np.testing.assert_allclose(np.unique(dropped.data), [4])
+    assert dropped.nnz / features.nnz == pytest.approx(0.75, abs=0.01)
+    assert dropped.sum() == pytest.approx(features.sum(), rel=0.01)
+    assert features.nnz == 40_000
+    assert drop_features(features, 0.0, np.random.default_rng(0)) is features
+
+
+def test_an_item_can_lose_all_its_features():
+    features = sparse.csr_matrix(np.array([[1, 0], [0, 0], [0, 2]], np.float32))
+    dropped = drop_features(features, 0.999, np.random.default_rng(0))
+    assert (dropped.nnz, dropped.indptr.tolist()) == (0, [0, 0, 0, 0])
+
+
+def test_examples_with_a_tag_in_any_place_are_tagged():
+    examples = Examples.of(np.array([[0, 0], [0, 3], [2, 0]]), np.array([[5], [6], [7]]))
+    assert examples.tagged().labels.tolist() == [[6], [7]]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from pipeline.config_learning import TrainingSettings
 from pipeline.errors import FeatureError, TrainingError
 from pipeline.fitting import fit, run_epoch
 from pipeline.graph import compile_step, log_probabilities
+from pipeline.history import evaluate
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.objective import make_objective
 from pipeline.ops import symbolic
 from pipeline.progress import Progress
 
@@ -112,6 +114,9 @@ def plainly_trained():
         {"learning_rate": 0.04},
         {"seed": 8},
         {"batch_size": 48},
+        {"schedule": "cosine"},
+        {"warm_up": 1.0},
+        {"feature_dropout": 0.5},
     ],
     ids=lambda change: "-".join(change),
 )
@@ -187,6 +192,40 @@ def test_the_weights_of_the_best_epoch_are_kept_and_patience_ends_training():
     assert result.history[result.best_epoch - 1].validation.loss == min(e.validation.loss for e in result.history)
     shorter = fit(network(), examples, None, quick(epochs=result.best_epoch, learning_rate=0.05))
     assert values(result) == values(shorter)
+
+
+def test_the_mean_of_the_last_epochs_is_that_of_their_weights():
+    # Without validation the last epochs count, and a shorter training is the beginning of a longer one.
+    ends = [parameters.flatten(fit(network(), make_examples(), None, quick(epochs=n)).network) for n in (2, 3, 4)]
+    result = fit(network(), make_examples(), None, quick(epochs=4, keep="averaged", averaged_epochs=3))
+    for name, value in parameters.flatten(result.network).items():
+        expected = np.mean([weights[name] for weights in ends], axis=0, dtype=np.float64).astype(np.float32)
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    assert result.network.tags.weight[0].tobytes() == bytes(4 * 8)
+
+
+def test_validation_looks_at_the_mean_that_would_be_kept():
+    settings = quick(epochs=3, keep="averaged", averaged_epochs=2)
+    result = fit(network(), make_examples(), make_examples(seed=2), settings)
+    assert result.best_epoch == 3
+    objective = make_objective(settings, make_examples().labels, CONFIG.n_classes)
+    assert result.history[-1].validation == evaluate(result.network, make_examples(seed=2), objective)
+
+
+def test_items_without_tags_are_left_out_on_request():
+    examples = make_examples()
+    examples.tag_index[::4] = 0
+    tagged = examples.take(np.arange(120) % 4 > 0)
+    with_all, without, alone = (
+        fit(network(), training, training, quick(epochs=1, tagged_only=tagged_only))
+        for training, tagged_only in ((examples, False), (examples, True), (tagged, False))
+    )
+    assert values(without) == values(alone) != values(with_all)
+    assert without.history[0].validation == alone.history[0].validation
+    with pytest.raises(
+        TrainingError, match=r"no labelled item to train on; .* or set \[training\] tagged_only = false"
+    ):
+        fit(network(), examples.take(slice(0, 1)), None, quick(tagged_only=True))
 
 
 def test_an_empty_validation_part_is_told_and_all_epochs_run():
