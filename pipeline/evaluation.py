@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pipeline import metrics
 from pipeline.calibration import Calibration, calibrated_marginals
 from pipeline.ensemble import Ensemble
+from pipeline.hierarchy import consistency, hierarchical_scores
 from pipeline.network import FeedbackNetwork, Inputs
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Outcome:
     given: Floats  # (n, n_levels); the probability of the labels, NaN where unknown
     path_confidence: Floats  # (n,)
     path_given: Floats  # (n,); NaN where a level is unknown
+    squares: Floats  # (n, n_levels); sum of the squares of a level's probabilities
+    path_squares: Floats  # (n,); the same of the paths'
+    heads: Indices  # (n, n_levels); the most probable class of each level by itself
 
 
 def forward(
@@ -64,6 +68,9 @@ def outcome(logits: Sequence[Floats], labels: Indices, temperatures: Sequence[fl
         ),
         path_confidence=paths[rows, best],
         path_given=np.where(whole, paths[rows, labels[:, -1]], np.nan),
+        squares=np.stack([(level * level).sum(axis=1) for level in levels], axis=1),
+        path_squares=(paths * paths).sum(axis=1),
+        heads=np.stack([level.argmax(axis=1).astype(np.int32) for level in logits], axis=1),
     )
 
 
@@ -77,8 +84,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the figures of these items: for each level and for the path; None where no label is known.
 
-    Accuracy stands beside that of always giving the most frequent class of the training labels; log-loss and
-    expected calibration error are given before calibration and after. `n_items` counts the known labels.
+    Accuracy stands beside that of always giving the most frequent class of the training labels; log-loss, Brier score
+    and expected calibration error are given before calibration and after. `n_items` counts the known labels.
+    `hierarchy` and `raw_heads` are explained in pipeline/hierarchy.py.
     """
     plain = Calibration.none(len(taxonomy.levels)).legal
     parts: list[tuple[Outcome, Outcome]] = []
@@ -96,6 +104,8 @@ def evaluate(
             for k, name in enumerate(taxonomy.levels)
         ],
         "path": path_figures(before, after),
+        "hierarchy": hierarchical_scores(after.classes, after.labels, taxonomy),
+        "raw_heads": {"n_items": len(items), "consistency": consistency(after.heads, taxonomy)},
     }
 
 
@@ -129,6 +139,8 @@ def level_figures(
         **metrics.f1_scores(after.classes[:, level], given),
         "log_loss_before": metrics.log_loss(before.given[known, level]),
         "log_loss": metrics.log_loss(after.given[known, level]),
+        "brier_before": metrics.brier_score(before.given[known, level], before.squares[known, level]),
+        "brier": metrics.brier_score(after.given[known, level], after.squares[known, level]),
         "calibration_error_before": _level_error(before, level),
         "calibration_error": _level_error(after, level),
     }
@@ -142,6 +154,8 @@ def path_figures(before: Outcome, after: Outcome) -> dict[str, Any]:
         "accuracy": metrics.path_accuracy(after.classes, after.labels),
         "log_loss_before": metrics.log_loss(before.path_given[whole]),
         "log_loss": metrics.log_loss(after.path_given[whole]),
+        "brier_before": metrics.brier_score(before.path_given[whole], before.path_squares[whole]),
+        "brier": metrics.brier_score(after.path_given[whole], after.path_squares[whole]),
         "calibration_error_before": _path_error(before, whole),
         "calibration_error": _path_error(after, whole),
     }

@@ -71,6 +71,18 @@ def expected_calibration_error(confidence: Floats, correct: Flags, *, n_bins: in
     return float(np.abs(gap).sum() / len(confidence))
 
 
+def brier_score(given: Floats, squares: Floats) -> float | None:
+    """Return the mean over the items of the sum over all classes of (probability - indicator)^2, 0 to 2; None without.
+
+    `given` has the probability of each item's own class, (n,), `squares` the sum of the squares of all its
+    probabilities, (n,): the score is squares - 2 given + 1. Source: Brier 1950.
+
+    >>> brier_score(np.array([0.75, 0.25]), np.array([0.625, 0.625]))
+    0.625
+    """
+    return float(np.mean(squares.astype(np.float64) - 2 * given.astype(np.float64) + 1)) if len(given) else None
+
+
 def f1_scores(predicted: Indices, given: Indices) -> dict[str, float | None]:
     """Return `macro_f1` and `weighted_f1` over the known labels; None where none is known.
 

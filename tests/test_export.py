@@ -291,6 +291,13 @@ def test_the_figures_by_hand():
     # Genre 0 is given twice and predicted once, rightly: 2/3; genre 1 is predicted once, wrongly: 0.
     assert genre["macro_f1"] == pytest.approx(1 / 3)
     assert genre["weighted_f1"] == pytest.approx(2 / 3)
+    # Brier: genre (.5, .5) given the first, (12/13, 1/13) given the first; theme and path (.4, .1, .5) given .1.
+    assert genre["brier"] == pytest.approx((0.5 + 2 / 13**2) / 2)
+    assert theme["brier"] == figures["path"]["brier"] == pytest.approx(0.16 + 0.81 + 0.25)
+    # Horror > Zombies for Drama > War: none of two; Drama for Drama: one of one. Two up and two down, and none.
+    assert figures["hierarchy"] == {"n_items": 2, "precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3, "lca_distance": 2}
+    # The heads say Drama and Horror > Zombies of item 0 (of equals the lower), Drama and Drama > Love of item 1.
+    assert figures["raw_heads"] == {"n_items": 2, "consistency": 0.5}
 
 
 def test_figures_stand_before_and_after_calibration():
@@ -300,6 +307,8 @@ def test_figures_stand_before_and_after_calibration():
     assert figures["path"]["log_loss_before"] == pytest.approx(-np.log(0.045 / (0.81 + 0.045 + 0.005)))
     weights = np.sqrt([0.81, 0.045, 0.005])
     assert figures["path"]["log_loss"] == pytest.approx(-np.log(weights[1] / weights.sum()))
+    for name, paths in (("brier_before", np.array([0.81, 0.045, 0.005])), ("brier", weights)):
+        assert figures["path"][name] == pytest.approx(((paths / paths.sum() - [0, 1, 0]) ** 2).sum())
 
 
 def test_items_of_no_known_theme_leave_its_figures_open():

@@ -84,3 +84,11 @@ def test_f1_by_hand():
 
 def test_f1_of_unknown_labels_only_is_nothing():
     assert metrics.f1_scores(np.array([0]), np.array([-1])) == {"macro_f1": None, "weighted_f1": None}
+
+
+def test_the_brier_score_sums_over_the_classes_and_averages_over_the_items():
+    # (.7, .2, .1), the first given: .09 + .04 + .01 = .14; the last given: .49 + .04 + .81 = 1.34; certain, wrong: 2.
+    given, squares = np.array([0.7, 0.1, 0.0]), np.array([0.54, 0.54, 1.0])
+    assert metrics.brier_score(given[:1], squares[:1]) == pytest.approx(0.14)
+    assert metrics.brier_score(given, squares) == pytest.approx((0.14 + 1.34 + 2) / 3)
+    assert metrics.brier_score(NOTHING, NOTHING) is None
