@@ -42,6 +42,7 @@ WITHOUT_EFFECT = {
     "pipeline.locks",
     "pipeline.pointers",
     "pipeline.progress",
+    "pipeline.refresh",
     "pipeline.sample",
     "pipeline.summary",
 }
