@@ -57,12 +57,18 @@ class Ensemble:
 
         Raises ModelError for a layer that the members do not have.
         """
-        name = self.names[layer] if isinstance(layer, int) and -len(self.names) <= layer < len(self.names) else layer
-        functions = [member[name] for member in self.members]
-        kind, _, number = str(name).rpartition("_")
-        if kind in ("level", "logits"):
-            return lambda inputs: self(inputs)[int(number) - 1]
-        return lambda inputs: np.concatenate([function(inputs) for function in functions], axis=1)
+        self.members[0][layer]  # Raises where there is none.
+        name = self.names[layer] if isinstance(layer, int) else layer
+        return lambda inputs: self.outputs(inputs, [name])[0]
+
+    def outputs(self, inputs: Inputs, names: Sequence[str]) -> tuple[Floats, ...]:
+        """Return the outputs of the named layers: averaged for a level, else the members' side by side."""
+        asked = [name.replace("logits_", "level_") for name in names]
+        found = zip(*(member.outputs(inputs, asked) for member in self.members), strict=True)
+        return tuple(
+            mean_probability(values) if name.startswith("level_") else np.concatenate(values, axis=1)
+            for name, values in zip(asked, found, strict=True)
+        )
 
 
 def mean_probability(members: Sequence[Floats]) -> Floats:

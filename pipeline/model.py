@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import h5py
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pipeline import container, parameters
+from pipeline import container, frames, parameters
 from pipeline.calibration import Calibration
 from pipeline.config import CleanSettings, ScoringSettings, Settings
 from pipeline.ensemble import Ensemble, members_of, together
@@ -25,6 +25,7 @@ from pipeline.network import FeedbackNetwork, NetworkConfig
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
 
+Floats = npt.NDArray[np.floating[Any]]
 # The settings of [clean] that are rules for tags.
 TAG_RULES = {"fix_mojibake", "unescape_html", "unescape_url", "unicode_nfkc", "lowercase", "strip_punctuation"}
 TAG_RULES |= {"max_tag_length", "stop_tags", "min_tag_count", "min_tag_users", "drop_label_tags"}
@@ -87,23 +88,58 @@ class Model:
             for k, size in enumerate(self.taxonomy.n_classes)
         )
 
-    def predict(self, rows: Sequence[Sequence[str]], *, n_best: int = 3) -> list[Prediction]:
-        """Return a prediction for each row of raw tags, cleaned as the training items were.
+    @property
+    def classes_(self) -> list[npt.NDArray[Any]]:
+        """Return for each level the full path of every class, (n_classes,) tuples, in the order of `predict_proba`."""
+        return [np.fromiter(level, dtype=object, count=len(level)) for level in self.taxonomy.classes]
 
-        A row without tags gets what the model expects of any item, and n_tags = 0.
-        Raises ModelError for anything but rows of strings, and for an n_best outside 1 to 100.
+    @overload
+    def predict(self, data: Sequence[Sequence[str]], *, n_best: int = 3) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, data: Any, *, n_best: int = 3) -> Any: ...
+
+    def predict(self, data: Any, *, n_best: int = 3) -> Any:
+        """Return a prediction for each row of raw tags, cleaned as the training items were; for a table a table.
+
+        A batch or table of Arrow or a DataFrame of pandas, with a column `tags` and what else the model reads, comes
+        back as the same kind of table, with the columns of the scores. A row without tags gets what the model expects
+        of any item, and n_tags = 0. Raises ModelError for anything else, and for an n_best outside 1 to 100.
         """
-        if isinstance(rows, str) or not all(map(_is_tags, rows)):
-            raise ModelError(f'predict({rows!r}): rows of tags are expected, such as [["zombies", "farmhouse"]]')
         if not 1 <= n_best <= 100:
             raise ModelError(f"predict(n_best={n_best}): 1 to 100 is allowed")
-        columns = {"item_id": pa.array(range(len(rows)), pa.int64()), "tags": pa.array(rows, pa.list_(pa.string()))}
-        for column in self.transform.columns.names:
-            columns[column] = pa.nulls(len(rows))
-        # Small batches: a call for one row should not pay for two thousand.
-        scoring = ScoringSettings(n_best=n_best, batch_size=64)
-        scores = self.score_batch(pa.RecordBatch.from_pydict(columns), clean=True, scoring=scoring)
+        items = frames.read(self, data)
+        scoring = ScoringSettings(n_best=n_best, batch_size=_pass_size(items.num_rows))
+        scores = self.score_batch(items, clean=True, scoring=scoring)
+        if frames.is_table(data):
+            return frames.give(data, scores, levels=self.taxonomy.levels)
         return [_prediction(row, self.taxonomy.levels) for row in scores.to_pylist()]
+
+    def predict_proba(self, data: Any) -> list[Floats]:
+        """Return the calibrated probabilities of all classes, one (n, n_classes) float32 array a level.
+
+        `data` is what `predict` takes; columns are in the order of `classes_`, and each level's rows sum to 1.
+        """
+        from pipeline.outputs import probabilities
+
+        return probabilities(self, *self._items(data))
+
+    def embed(self, data: Any, *, layer: str = "hidden") -> Floats:
+        """Return the inner representation of each item, (n, width) float32: the output of a layer of `network.names`.
+
+        `data` is what `predict` takes. Of an ensemble the members' stand side by side. Raises ModelError for a layer
+        that the network does not have.
+        """
+        from pipeline.outputs import representations
+
+        return representations(self, *self._items(data), layer=layer)
+
+    def _items(self, data: Any) -> tuple[pa.RecordBatch, int]:
+        """Return clean items, and how many rows a forward pass has."""
+        from pipeline.scoring import as_trained
+
+        items = as_trained(self, frames.read(self, data), clean=True)
+        return items, _pass_size(items.num_rows)
 
     def score_batch(
         self, batch: pa.RecordBatch, *, clean: bool, scoring: ScoringSettings | None = None
@@ -205,8 +241,9 @@ def _load_clean(root: h5py.Group) -> CleanSettings:
         raise ModelError(f"'clean' has settings that this version does not take, such as '{wrong}'") from error
 
 
-def _is_tags(row: object) -> bool:
-    return isinstance(row, Sequence) and not isinstance(row, str) and all(isinstance(tag, str) for tag in row)
+def _pass_size(n_rows: int) -> int:
+    """Return how many rows a forward pass has: a call for one row should not pay for two thousand."""
+    return 64 if n_rows <= 256 else 2048
 
 
 def _prediction(row: Mapping[str, Any], levels: Sequence[str]) -> Prediction:

@@ -44,10 +44,7 @@ def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: Sc
     for column in ("item_id", "tags"):
         if column not in batch.schema.names:
             raise CatalogError(f"column '{column}' is missing; the columns are {', '.join(batch.schema.names)}")
-    if clean:
-        batch = _clean(model, batch)
-    elif model.tag_lists.labels:
-        batch = _without_labels(model, batch)
+    batch = as_trained(model, batch, clean=clean)
     size = scoring.batch_size
     starts = range(0, batch.num_rows, size)
     parts = [_score_pass(model, batch.slice(start, size), scoring) for start in starts]
@@ -167,6 +164,13 @@ def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
     wanted |= set(model.transform.columns.names)
     columns = [name for name in items.schema_arrow.names if name in wanted]
     yield from items.iter_batches(batch_size=65_536, columns=columns)
+
+
+def as_trained(model: Model, batch: pa.RecordBatch, *, clean: bool) -> pa.RecordBatch:
+    """Return the batch with tags as the training items had them: raw ones cleaned where `clean` says that they are."""
+    if clean:
+        return _clean(model, batch)
+    return _without_labels(model, batch) if model.tag_lists.labels else batch
 
 
 def _clean(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
