@@ -19,7 +19,9 @@ from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
 from pipeline.history import write_history
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.objective import Loss
 from pipeline.ops import symbolic
+from pipeline.optimizer import ChangeGradients
 from pipeline.progress import Progress
 
 __all__ = ["FitResult", "fit", "train", "write_probe"]
@@ -27,7 +29,15 @@ __all__ = ["FitResult", "fit", "train", "write_probe"]
 N_PROBE = 64  # items whose probabilities an export is checked against
 
 
-def train(settings: Settings, features_folder: Path, folder: Path, *, progress: Progress) -> None:
+def train(
+    settings: Settings,
+    features_folder: Path,
+    folder: Path,
+    *,
+    loss: Loss | None = None,
+    change_gradients: ChangeGradients | None = None,
+    progress: Progress,
+) -> None:
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
     parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
@@ -44,7 +54,15 @@ def train(settings: Settings, features_folder: Path, folder: Path, *, progress: 
     )
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
     training = _examples(data.train)
-    result = fit(network, training, _examples(data.validation), settings.training, progress=progress)
+    result = fit(
+        network,
+        training,
+        _examples(data.validation),
+        settings.training,
+        loss=loss,
+        change_gradients=change_gradients,
+        progress=progress,
+    )
     parameters.save(folder / "parameters.h5", result.network)
     _write_json(folder / "network.json", config.to_json())
     write_history(folder / "history.csv", result.history, settings.catalog.levels)
