@@ -17,7 +17,7 @@ from pipeline.errors import TrainingError
 from pipeline.graph import TrainingStep, compile_step
 from pipeline.history import Epoch, best_epoch, evaluate, should_stop
 from pipeline.keeping import Kept, Weights
-from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.network import Network, NetworkConfig
 from pipeline.objective import Goal, Loss, make_objective
 from pipeline.ops import symbolic
 from pipeline.optimizer import ChangeGradients
@@ -30,7 +30,7 @@ from pipeline.schedule import learning_rate
 class FitResult:
     """A trained network of arrays, and how it came about."""
 
-    network: FeedbackNetwork  # the weights of the best epoch, or the best mean over epochs
+    network: Network  # the weights of the best epoch, or the best mean over epochs
     history: tuple[Epoch, ...]
     best_epoch: int
     engine: str  # name and version
@@ -39,7 +39,7 @@ class FitResult:
 
 
 def fit(
-    network: FeedbackNetwork,
+    network: Network,
     training: Examples,
     validation: Examples | None = None,
     settings: TrainingSettings | None = None,
@@ -81,10 +81,9 @@ def fit(
         progress.note(f"no validation items: training runs all {settings.epochs} epochs and keeps the last weights")
     else:
         check_examples(validation, network.config)
-    if settings.level_weights and len(settings.level_weights) != len(network.heads):
-        raise TrainingError(
-            f"[training] level_weights has {len(settings.level_weights)} weights for {len(network.heads)} levels"
-        )
+    n_levels = len(network.config.n_classes)
+    if settings.level_weights and len(settings.level_weights) != n_levels:
+        raise TrainingError(f"[training] level_weights has {len(settings.level_weights)} weights for {n_levels} levels")
     engine = symbolic.engine(settings.engine)
     if settings.compile_mode == "fast_run":
         progress.note(f"{engine.name} compiles: first compile takes about a minute, later ones seconds")

@@ -11,20 +11,18 @@ import numpy as np
 from pipeline import optimizer, parameters
 from pipeline.batches import Batch
 from pipeline.config_learning import TrainingSettings
-from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.network import Inputs, Network, NetworkConfig
 from pipeline.objective import Goal, make_objective
 from pipeline.ops import Array
 from pipeline.ops.symbolic import Engine, Variable
 from pipeline.optimizer import ChangeGradients
-
-TABLES = {"tags.weight": "rows", "features.weight": "columns"}  # parameters updated by rows -> their index in a Batch
 
 
 @dataclass(frozen=True)
 class TrainingStep:
     """The compiled step, the parameters that it changes, and what its optimizer remembers."""
 
-    blank: FeedbackNetwork
+    blank: Network
     shared: Mapping[str, Variable]  # parameters by name
     state: Mapping[str, Variable]  # the optimizer's state by name
     function: Callable[..., list[Array]]
@@ -38,24 +36,27 @@ class TrainingStep:
             loss, norm = self.function(*[value for value in values if value is not None])
         return float(loss), float(norm)
 
-    def network(self) -> FeedbackNetwork:
+    def network(self) -> Network:
         """Return the network of arrays as it is now."""
         return parameters.fill(self.blank, optimizer.snapshot(self.shared))
 
 
-def input_variables(engine: Engine, config: NetworkConfig, *, masks: tuple[str, ...] = ()) -> Inputs:
+def input_variables(
+    engine: Engine, config: NetworkConfig, *, masks: tuple[str, ...] = (), training: bool = False
+) -> Inputs:
     """Return the network's inputs as variables of an engine, float32."""
     return Inputs(
         tag_index=engine.variable("tag_index", dtype="int32", ndim=2),
         features=engine.sparse_variable("features", dtype="float32") if config.n_features else None,
         dense=engine.variable("dense", dtype="float32", ndim=2) if config.n_dense else None,
         masks={name: engine.variable(f"mask_{name}", dtype="float32", ndim=2) for name in masks},
+        training=training,
     )
 
 
 def compile_step(
     engine: Engine,
-    network: FeedbackNetwork,
+    network: Network,
     settings: TrainingSettings,
     *,
     objective: Goal | None = None,
@@ -69,24 +70,28 @@ def compile_step(
     """
     shared = {name: engine.shared(value, name) for name, value in parameters.flatten(network).items()}
     index = {name: engine.variable(name, dtype="int32", ndim=1) for name in ("rows", "columns")}
-    wanted = [
-        optimizer.touched_rows(engine, name, variable, index[TABLES[name]], padded=TABLES[name] == "rows")
-        if name in TABLES
+    tables = network.tables
+    learned = [
+        optimizer.touched_rows(engine, name, variable, index[tables[name]], padded=tables[name] == "rows")
+        if name in tables
         else optimizer.whole(name, variable)
         for name, variable in shared.items()
     ]
     # The layers do not know that their tables are only the rows which the batch was renumbered to.
-    graph = parameters.replace(network, {parameter.name: parameter.value for parameter in wanted})
+    graph = parameters.replace(network, {parameter.name: parameter.value for parameter in learned})
     masks = ("hidden",) if settings.dropout else ()
-    inputs = input_variables(engine, network.config, masks=masks)
+    inputs = input_variables(engine, network.config, masks=masks, training=True)
     labels = engine.variable("labels", dtype="int32", ndim=2)
     learning_rate = engine.variable("learning_rate", dtype="float32", ndim=0)
     objective = make_objective(settings) if objective is None else objective
     loss = objective(graph.logits(inputs), labels)
+    for penalty in graph.penalties(inputs):
+        loss = loss + engine.constant(settings.expert_balance, penalty) * penalty
+    statistics = graph.statistics(inputs)
     updates = optimizer.minimise(
         engine,
         loss,
-        wanted,
+        [parameter for parameter in learned if parameter.name not in statistics],
         optimizer=optimizer.OPTIMIZERS[settings.optimizer](),
         learning_rate=learning_rate,
         clip_norm=settings.clip_norm,
@@ -98,13 +103,13 @@ def compile_step(
     function = engine.function(
         [variable for variable in variables if variable is not None],
         [loss, updates.gradient_norm],
-        updates=updates.changes,
+        updates={**updates.changes, **{shared[name]: value for name, value in statistics.items()}},
         mode=settings.compile_mode,
     )
-    return TrainingStep(FeedbackNetwork.initialise(network.config, None), shared, updates.state, function, masks)
+    return TrainingStep(parameters.blank(network), shared, updates.state, function, masks)
 
 
-def log_probabilities(engine: Engine, network: FeedbackNetwork, inputs: Inputs, *, mode: str) -> list[Array]:
+def log_probabilities(engine: Engine, network: Network, inputs: Inputs, *, mode: str) -> list[Array]:
     """Return the log-probabilities of every level as the engine computes them: what an export is checked against."""
     graph = parameters.map_parameters(network, lambda name, value: engine.shared(value, name))
     config = network.config

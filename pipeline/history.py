@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.batches import Examples
-from pipeline.network import FeedbackNetwork
+from pipeline.network import Network
 from pipeline.objective import Goal, Totals
 
 CHUNK = 2048  # items of a forward pass over the validation part
@@ -38,9 +38,9 @@ class Epoch:
     seconds: float  # validation included
 
 
-def evaluate(network: FeedbackNetwork, examples: Examples, objective: Goal) -> Evaluation:
+def evaluate(network: Network, examples: Examples, objective: Goal) -> Evaluation:
     """Return the evaluation of a network of arrays; memory stays bounded, whatever the number of examples."""
-    n_levels = len(network.heads)
+    n_levels = len(network.config.n_classes)
     known, hits = (np.zeros(n_levels) for _ in range(2))
     totals: Totals = []
     paths = path_hits = 0

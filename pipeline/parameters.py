@@ -60,6 +60,30 @@ def _holds_parameters(node: object) -> bool:
     return hasattr(node, "dtype") or isinstance(node, tuple) or dataclasses.is_dataclass(node)
 
 
+def layers(tree: object) -> dict[str, object]:
+    """Return every layer within the tree by its dotted name, in the order of the fields.
+
+    >>> from pipeline.layers import Dense, LayerNorm
+    >>> list(layers((Dense(np.ones((2, 1)), np.zeros(1)), LayerNorm(np.ones(1), np.zeros(1)))))
+    ['0', '1']
+    """
+    if dataclasses.is_dataclass(tree):
+        parts = [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree)]
+    else:
+        parts = [(str(place), part) for place, part in enumerate(tree)] if isinstance(tree, tuple) else []
+    found: dict[str, object] = {}
+    for name, part in parts:
+        if dataclasses.is_dataclass(part):
+            found[name] = part
+        found.update({f"{name}.{inner}": layer for inner, layer in layers(part).items()})
+    return found
+
+
+def blank(tree: Tree) -> Tree:
+    """Return the tree with zeros that take no memory in place of each parameter."""
+    return map_parameters(tree, lambda _, value: np.broadcast_to(value.dtype.type(0), value.shape))
+
+
 def replace(tree: Tree, mapping: Mapping[str, Array]) -> Tree:
     """Return the tree with the named parameters replaced.
 

@@ -18,7 +18,7 @@ from pipeline.fitting import FitResult, fit
 from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
 from pipeline.history import write_history
-from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.network import FeedbackNetwork, Network, NetworkConfig
 from pipeline.objective import Loss
 from pipeline.ops import symbolic
 from pipeline.optimizer import ChangeGradients
@@ -44,14 +44,7 @@ def train(
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
     """
     data = shards.read(features_folder)
-    widths = data.widths
-    config = NetworkConfig(
-        n_vocabulary=widths.n_vocabulary,
-        n_features=widths.n_features,
-        n_dense=widths.n_dense,
-        hidden=settings.network.hidden,
-        n_classes=widths.n_classes,
-    )
+    config = NetworkConfig.of(settings.network, data.widths)
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
     training = _examples(data.train)
     result = fit(
@@ -80,7 +73,7 @@ def train(
     _write_json(folder / "training.json", facts)
 
 
-def write_probe(path: Path, network: FeedbackNetwork, examples: Examples, settings: TrainingSettings) -> None:
+def write_probe(path: Path, network: Network, examples: Examples, settings: TrainingSettings) -> None:
     """Write inputs and the log-probabilities that the engine gives them, for export to compare with NumPy's."""
     engine = symbolic.engine(settings.engine)
     # Mode fast_compile: the graph is the engine's all the same, and a full compile would take a quarter of a minute.

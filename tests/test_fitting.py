@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from graphs import ENGINES, every_engine
 
-from pipeline import fitting, graph, parameters
+from pipeline import fitting, parameters
 from pipeline.batches import Examples, Loader
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import FeatureError, TrainingError
@@ -171,7 +171,7 @@ def test_updating_touched_rows_is_updating_the_tables(engine, monkeypatch):
     settings = quick(engine=engine, optimizer="adagrad", dropout=0.0)
     loader = Loader(make_examples(), n_hidden=8, batch_size=16, seed=1)
     by_rows = compile_step(symbolic.engine(engine), network(), settings)
-    monkeypatch.setattr(graph, "TABLES", {})
+    monkeypatch.setattr(FeedbackNetwork, "tables", {})
     whole = compile_step(symbolic.engine(engine), network(), settings)
     for batch in loader.epoch(1):
         wide = np.zeros((len(batch.labels), 12), np.float32)
