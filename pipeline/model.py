@@ -108,7 +108,7 @@ class Model:
 
         return score_batch(self, batch, clean=clean, scoring=ScoringSettings() if scoring is None else scoring)
 
-    def save(self, path: Path) -> str:
+    def save(self, path: Path | str) -> str:
         """Write the model file and return its SHA-256; the same model gives the same bytes."""
 
         def fill(root: h5py.Group) -> None:
@@ -121,7 +121,7 @@ class Model:
             self.transform.save(root.create_group("transform"))
             parameters.save(root.create_group("parameters"), self.network)
 
-        return container.write(path, fill)
+        return container.write(Path(path), fill)
 
 
 def load_model(path: Path | str) -> Model:
