@@ -35,10 +35,18 @@ def clean_tags(tags: Any, clean: CleanSettings, lists: TagLists | None = None) -
     return group_tags(Applications.of_lists(tags), len(tags), rules)
 
 
-def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role: Role) -> None:
+def clean(
+    settings: Settings,
+    folder: Path,
+    *,
+    expected: Mapping[str, str],
+    role: Role,
+    lists: TagLists | None = None,
+) -> None:
     """Write the tables items, tags, rejects (Parquet) and statistics, tag_lists (JSON) to the folder.
 
-    For training also taxonomy.json.
+    For training also taxonomy.json. Where `lists` of a trained model are given, its rules are followed in place of
+    those that the settings name, and the files of either role are only to be scored.
 
     `expected` has the SHA-256 of every input file. Raises CatalogError where a file is not the one that was
     expected, cannot be read, lacks a column, or has more rejects than [clean] max_reject_share; and for training
@@ -55,14 +63,15 @@ def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role
     from pipeline.windows import Windows
 
     max_share, counts = settings.clean.max_reject_share, Counts(settings.catalog.levels)
-    lists = TagLists.read(settings.clean, expected=expected)
+    learns = role == "training" and lists is None
+    lists = TagLists.read(settings.clean, expected=expected) if lists is None else lists
     rules = TagRules(settings.clean, lists)
     with open_database(folder, expected) as database:
         staged = stage(database, settings, role=role)
         database.rejects.check_share(staged.n_rows, max_share=max_share)
         check_filled(staged)
         n_tags_gone = sum(database.rejects.reasons("tag").values())
-        taxonomy = find_ladder(staged, settings) if role == "training" else None
+        taxonomy = find_ladder(staged, settings) if learns else None
         if taxonomy is not None and settings.clean.drop_label_tags:
             lists = lists.with_labels(taxonomy.names, settings.clean)
         windows = Windows(staged, settings, rules, counts, labels=lists.labels)
@@ -81,7 +90,7 @@ def clean(settings: Settings, folder: Path, *, expected: Mapping[str, str], role
         facts = counts.as_json(
             n_rows=staged.n_rows, rejects=database.rejects, rules=rules, unknown_labels=staged.unknown_labels
         )
-        facts["share_unseen"] = unseen_share(folder / "tags.parquet") if role == "training" else None
+        facts["share_unseen"] = unseen_share(folder / "tags.parquet") if learns else None
         _write_json(folder / "statistics.json", facts)
         _write_json(folder / "tag_lists.json", lists.to_json())
 

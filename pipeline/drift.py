@@ -66,8 +66,11 @@ def find_baselines(root: Path, run: str | None, folders: Mapping[str, Path]) -> 
     upstreams = manifest(root / "score" / run)["upstreams"]
     exported = root / "export" / upstreams["export"]
     known = {"clean": manifest(exported)["upstreams"]["clean"]} if exists(exported) else {}
-    if upstreams["scored"] != known.get("clean"):  # else no other catalog was scored then
-        known["scored"] = upstreams["scored"]
+    scored = root / "clean" / upstreams["scored"]
+    if exists(scored):
+        # The catalog itself, where no other one was scored; newer than the model's own where that was used again.
+        role = "clean" if manifest(scored).get("role") == "training" else "scored"
+        known[role] = scored.name
     found = {role: root / "clean" / known[role] for role in folders if role in known}
     return {role: path for role, path in found.items() if path != folders[role] and _comparable(path, folders[role])}
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline import metrics
 from pipeline.calibration import Calibration, calibrated_marginals
+from pipeline.ensemble import Ensemble
 from pipeline.network import FeedbackNetwork, Inputs
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Outcome:
 
 
 def forward(
-    network: FeedbackNetwork, items: LabelledItems, *, n_items: int | None = None
+    network: FeedbackNetwork | Ensemble, items: LabelledItems, *, n_items: int | None = None
 ) -> Iterator[Sequence[Floats]]:
     """Yield the logits of the first `n_items` (all of them by default), CHUNK rows at a time."""
     end = len(items) if n_items is None else min(n_items, len(items))
@@ -67,7 +68,7 @@ def outcome(logits: Sequence[Floats], labels: Indices, temperatures: Sequence[fl
 
 
 def evaluate(
-    network: FeedbackNetwork,
+    network: FeedbackNetwork | Ensemble,
     items: LabelledItems,
     taxonomy: Taxonomy,
     *,
@@ -95,6 +96,21 @@ def evaluate(
             for k, name in enumerate(taxonomy.levels)
         ],
         "path": path_figures(before, after),
+    }
+
+
+def member_figures(member: FeedbackNetwork, items: LabelledItems, taxonomy: Taxonomy) -> dict[str, Any]:
+    """Return the accuracy of each level and of the path of one member by itself, without calibration."""
+    figures = evaluate(
+        member,
+        items,
+        taxonomy,
+        calibration=Calibration.none(len(taxonomy.levels)),
+        training_labels=items.labels,
+    )
+    return {
+        "levels": {level["level"]: level["accuracy"] for level in figures["levels"]},
+        "path": figures["path"]["accuracy"],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from pipeline import parameters, shards
 from pipeline.calibration import Calibration, fit
 from pipeline.config import Settings
+from pipeline.ensemble import Ensemble, together
 from pipeline.errors import ModelError
-from pipeline.evaluation import evaluate, forward
+from pipeline.evaluation import evaluate, forward, member_figures
 from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
@@ -30,24 +31,23 @@ def export(
     settings: Settings,
     clean_folder: Path,
     features_folder: Path,
-    train_folder: Path,
+    train_folders: Sequence[Path],
     folder: Path,
     *,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write model.h5 and evaluation.json from the published folders of stages 1 to 3.
+    """Write model.h5 and evaluation.json from the published folders of stages 1 and 2, and of every trained member.
 
     The temperatures are fitted on the validation part; figures are those of the test part, of the validation part
     where no item is for the test, of none where neither has items (evaluation.json says which, as `part`).
     Raises ModelError where NumPy's probabilities differ from the engine's by more than PARITY.
     """
-    network = load_network(train_folder)
-    difference = parity(network, train_folder / "probe.h5")
-    if not difference <= PARITY:
-        raise ModelError(
-            f"{train_folder / 'probe.h5'}: NumPy's probabilities differ from the engine's by {difference:.2g}, more "
-            f"than {PARITY:g}; train again, and report it if it stays: the engine computes something else"
-        )
+    members = [load_network(train_folder) for train_folder in train_folders]
+    differences = [
+        checked_parity(network, train_folder / "probe.h5")
+        for network, train_folder in zip(members, train_folders, strict=True)
+    ]
+    network = together(members)
     taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text("utf-8"))
     data = shards.read(features_folder)
     calibration = calibrate(network, data.validation, taxonomy)
@@ -64,7 +64,9 @@ def export(
         tag_lists=TagLists.from_json(json.loads((clean_folder / "tag_lists.json").read_text("utf-8"))),
     )
     model.save(folder / "model.h5")
-    evaluation = {"part": part, **figures, "temperatures": calibration.to_json(), "parity": difference}
+    evaluation = {"part": part, **figures, "temperatures": calibration.to_json(), "parity": max(differences)}
+    if len(members) > 1:
+        evaluation["members"] = [member_figures(member, held_out, taxonomy) for member in members]
     text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "evaluation.json").write_text(text + "\n", "utf-8")
 
@@ -73,6 +75,17 @@ def load_network(train_folder: Path) -> FeedbackNetwork:
     """Return the trained network of a published folder of stage 3, in NumPy arrays."""
     config = NetworkConfig.from_json(json.loads((train_folder / "network.json").read_text("utf-8")))
     return FeedbackNetwork.load(config, parameters.load(train_folder / "parameters.h5"))
+
+
+def checked_parity(network: FeedbackNetwork, probe: Path) -> float:
+    """Return the parity of a member. Raises ModelError where it is more than PARITY."""
+    difference = parity(network, probe)
+    if not difference <= PARITY:
+        raise ModelError(
+            f"{probe}: NumPy's probabilities differ from the engine's by {difference:.2g}, more than {PARITY:g}; "
+            "train again, and report it if it stays: the engine computes something else"
+        )
+    return difference
 
 
 def parity(network: FeedbackNetwork, probe: Path) -> float:
@@ -92,7 +105,7 @@ def parity(network: FeedbackNetwork, probe: Path) -> float:
     return float(max(np.abs(np.exp(ours) - np.exp(theirs)).max(initial=0) for ours, theirs in pairs))
 
 
-def calibrate(network: FeedbackNetwork, validation: shards.LabelledItems, taxonomy: Taxonomy) -> Calibration:
+def calibrate(network: FeedbackNetwork | Ensemble, validation: shards.LabelledItems, taxonomy: Taxonomy) -> Calibration:
     """Return the temperatures of the validation items; 1 for every level where there are none."""
     chunks = list(forward(network, validation, n_items=CALIBRATION_ITEMS))
     if not chunks:

@@ -2,10 +2,15 @@
 
     clean     settings of [catalog] and [clean] but those on drift, digests of the input files
     features  [features], clean
-    train     [network], [training], the engine's name, features
-    export    clean, features, train
+    train     [network], [training], the engine's name, features, the weights to start from
+    train_2   the same with another seed: the second member of an ensemble, of which `train` is the first
+    export    clean, features, train of every member
     score     [scoring], export, the clean items that are scored
     plan      all of these settings and digests; with the date it names the plan of a run
+
+A run that uses a published model again (pipeline/refresh.py) has no clean, features and train; its export is that
+model, and its items are cleaned by the model's own rules. How many members there are, and when to train again, is no
+part of a member: one more of them is trained alone.
 
 The check for drift (tasks/drift.py) comes after `clean` and bears on nobody's result: its own fingerprint has the clean
 catalogs, its settings, and the last published run, which the plan has frozen.
@@ -25,7 +30,9 @@ from typing import Any
 from pipeline.config import Settings
 from pipeline.config_learning import TrainingSettings
 from pipeline.digests import fingerprint
-from pipeline.inputs import NAMED_BY, Role, extensions, input_paths
+from pipeline.errors import SettingsError
+from pipeline.inputs import LAST, NAMED_BY, Role, extensions, input_paths
+from pipeline.refresh import TRAINS, Choice
 
 # Raise the number of a stage when its code gives other results for the same settings and inputs;
 # tests/stage_code.py notices code that changed without it.
@@ -54,6 +61,10 @@ UPSTREAMS: Mapping[str, tuple[str, ...]] = {
 }
 
 WITHOUT_EFFECT = {"prefetch"}
+# Settings of [training] that say which networks are trained and when, not how one is.
+PLANNED = {"members", "refresh"}
+# Between the seeds of two members: ensembles of neighbouring seeds share no member.
+SEED_STEP = 1_000_003
 # Settings of [clean] that only say what may go on from there.
 DRIFT = {"max_unseen_share", "max_tag_distance", "max_label_distance", "max_row_change", "accept_drift"}
 
@@ -82,29 +93,101 @@ class Identity:
     """What a run is made from, and the fingerprint of each of its stages."""
 
     settings: Settings  # with the engine's name in place of `auto`
-    inputs: Mapping[str, tuple[Input, ...]]  # by role; "scoring" is there where another catalog is scored
-    fingerprints: Mapping[str, str]  # plan, clean, scored (the clean items to score), features, train, export, score
+    inputs: Mapping[str, tuple[Input, ...]]  # by role; "scoring" and "start" are there where files are named
+    fingerprints: Mapping[str, str]  # plan, clean, scored (the items to score), features, train ..., export, score
+    choice: Choice
+    recipe: str  # fingerprint of all settings that a model is made by, whatever it is made of
+    basis: str  # what the export's fingerprint would be if the run trained from nothing
 
     def expected(self, role: Role) -> dict[str, str]:
         """Return the digest by path of the files that a role reads; an absent file has the digest ''."""
         return {found.path: found.digest or "" for found in self.inputs[role]}
 
+    def of(self, stage: str) -> str:
+        """Return the fingerprint of a stage. Raises SettingsError where the run uses a published model and has none."""
+        if stage not in self.fingerprints:
+            raise SettingsError(
+                f"[training] refresh = {self.settings.training.refresh}: this run uses a published model again and has "
+                f"no stage '{stage}'; --training-refresh changed makes it train"
+            )
+        return self.fingerprints[stage]
 
-def identify(settings: Settings, digest: Callable[[str], str | None]) -> Identity:
-    """Return the identity of a run with these settings; `digest` gives None for a file that cannot be read."""
+
+def identify(settings: Settings, digest: Callable[[str], str | None], choice: Choice = TRAINS) -> Identity:
+    """Return the identity of a run with these settings and the model that was chosen.
+
+    `digest` gives None for a file that cannot be read.
+    """
     engine = settings.training.model_copy(update={"engine": engine_name(settings.training)})
     settings = settings.model_copy(update={"training": engine})
-    roles: tuple[Role, ...] = ("training", "scoring") if settings.scoring.items else ("training",)
+    roles: tuple[Role, ...] = ("training", *(("scoring",) if settings.scoring.items else ()))
     inputs: dict[str, tuple[Input, ...]] = {role: _inputs(settings, role, digest) for role in roles}
+    if start := _inputs(settings, "start", digest):
+        inputs["start"] = start
     prints = {"plan": fingerprint({"settings": _everything(settings), "inputs": _contents(inputs)})}
-    prints["clean"] = fingerprint(_clean_parts(settings, "training", inputs["training"]))
+    from_nothing = _trained(settings, inputs, start=None)
+    if choice.model is None:
+        prints |= from_nothing if choice.start is None else _trained(settings, inputs, start=choice.start)
+    else:
+        role: Role = "scoring" if "scoring" in inputs else "training"
+        cleaned = _clean_parts(settings, role, inputs[role]) | {"model": choice.model}
+        prints |= {"scored": fingerprint(cleaned), "export": choice.model}
+        prints |= {"clean": prints["scored"]} if role == "training" else {}
+    prints["score"] = _stage(settings, "score", prints)
+    return Identity(settings, inputs, prints, choice, _recipe(settings, inputs), from_nothing["export"])
+
+
+def _trained(settings: Settings, inputs: Mapping[str, tuple[Input, ...]], *, start: str | None) -> dict[str, str]:
+    """Return the fingerprints of the stages before the last one, of a run that trains; `start` is a published model."""
+    prints = {"clean": fingerprint(_clean_parts(settings, "training", inputs["training"]))}
     prints["scored"] = prints["clean"]
     if "scoring" in inputs:
         prints["scored"] = fingerprint(_clean_parts(settings, "scoring", inputs["scoring"]))
-    for stage, upstreams in UPSTREAMS.items():
-        parts = {"settings": significant(settings, stage), "upstreams": {name: prints[name] for name in upstreams}}
-        prints[stage] = fingerprint({"stage": stage, "version": STAGE_VERSIONS[stage], **parts})
-    return Identity(settings=settings, inputs=inputs, fingerprints=prints)
+    prints["features"] = _stage(settings, "features", prints)
+    starts = [file.digest for file in inputs.get("start", ())] or [start]
+    for number, name in enumerate(member_names(settings), start=1):
+        more = {"start": starts[0]} if starts != [None] else {}
+        prints[name] = _stage(of_member(settings, number), "train", prints | more, *more)
+    prints["export"] = _stage(settings, "export", prints)
+    return prints
+
+
+def _stage(settings: Settings, stage: str, prints: Mapping[str, str | None], *more: str) -> str:
+    """Return the fingerprint of a stage, from its settings and its upstreams', of which there may be `more`."""
+    upstreams = {name: prints[name] for name in (*upstreams_of(settings, stage), *more)}
+    parts = {"settings": significant(settings, stage), "upstreams": upstreams}
+    return fingerprint({"stage": stage, "version": STAGE_VERSIONS[stage], **parts})
+
+
+def member_names(settings: Settings) -> tuple[str, ...]:
+    """Return what the fingerprints of the trained members are called.
+
+    >>> member_names(Settings(training={"members": 3}))
+    ('train', 'train_2', 'train_3')
+    """
+    return tuple(member_name(number) for number in range(1, settings.training.members + 1))
+
+
+def member_name(number: int) -> str:
+    """Return what the fingerprint of a member is called; the first is the single network of the same settings."""
+    return "train" if number == 1 else f"train_{number}"
+
+
+def of_member(settings: Settings, number: int) -> Settings:
+    """Return the settings by which a member is trained: the first as a single network, the others from other seeds."""
+    seed = settings.training.seed + (number - 1) * SEED_STEP
+    training = settings.training.model_copy(update={"seed": seed})
+    return settings.model_copy(update={"training": training})
+
+
+def upstreams_of(settings: Settings, stage: str) -> tuple[str, ...]:
+    """Return the fingerprints that a stage is made from.
+
+    >>> upstreams_of(Settings(training={"members": 2}), "export")
+    ('clean', 'features', 'train', 'train_2')
+    """
+    names = UPSTREAMS.get(stage, ())
+    return (*names[:-1], *member_names(settings)) if stage == "export" else names
 
 
 def significant(settings: Settings, stage: str) -> dict[str, Any]:
@@ -133,6 +216,15 @@ def _inputs(settings: Settings, role: Role, digest: Callable[[str], str | None])
     )
 
 
+def _recipe(settings: Settings, inputs: Mapping[str, tuple[Input, ...]]) -> str:
+    """Return the fingerprint of the settings that a model is made by, and of the versions of the stages."""
+    made = {stage: [STAGE_VERSIONS[stage], significant(settings, stage)] for stage in ("clean", "features", "train")}
+    start = [file.digest for file in inputs.get("start", ())] or settings.training.warm_start
+    return fingerprint(
+        {**made, "export": STAGE_VERSIONS["export"], "members": settings.training.members, "start": start}
+    )
+
+
 def _contents(inputs: Mapping[str, tuple[Input, ...]]) -> dict[str, list[list[str | None]]]:
     """Return kind and digest of the files by role, setting by setting, in the order of their paths."""
     return {role: [[file.setting, file.kind, file.digest] for file in files] for role, files in inputs.items()}
@@ -144,9 +236,13 @@ def _clean_parts(settings: Settings, role: Role, inputs: tuple[Input, ...]) -> d
 
 
 def _everything(settings: Settings) -> dict[str, Any]:
-    return {stage: significant(settings, stage) for stage in SECTIONS}
+    """Return all settings that bear on anything; a file of weights has its digest among the inputs."""
+    planned = settings.training.model_dump(mode="json", include=PLANNED)
+    planned["start"] = settings.training.warm_start == LAST
+    return {**{stage: significant(settings, stage) for stage in SECTIONS}, "planned": planned}
 
 
 def _dump(settings: Settings, section: str) -> dict[str, Any]:
-    without = WITHOUT_EFFECT | DRIFT | {name for named in NAMED_BY.values() for at, name in named if at == section}
+    paths = {name for named in NAMED_BY.values() for at, name in named if at == section}
+    without = WITHOUT_EFFECT | PLANNED | DRIFT | paths
     return dict(getattr(settings, section).model_dump(mode="json", exclude=without))

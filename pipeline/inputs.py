@@ -1,4 +1,6 @@
-"""Which files a run reads: the paths of [catalog] to learn from, those of [scoring] where another catalog is scored.
+"""Which files a run reads: those of [catalog] to learn from, those of [scoring] where another catalog is scored.
+
+And the model file that training starts from, where one is named.
 
 A path may be a file, a glob or a directory, and may hold `{date}`, which the task replaces by the date of the run.
 """
@@ -17,12 +19,14 @@ from pipeline.config import Settings
 from pipeline.errors import SettingsError
 
 COMPRESSIONS = (".gz", ".zst")
-Role = Literal["training", "scoring"]
+Role = Literal["training", "scoring", "start"]
+LAST = "last"  # [training] warm_start: no file, but the last published model
 _RULES = (("clean", "aliases"), ("clean", "stop_list"))
 # The settings that name the files of a role.
 NAMED_BY: Mapping[Role, tuple[tuple[str, str], ...]] = {
     "training": (("catalog", "items"), ("catalog", "tags"), ("catalog", "labels"), ("catalog", "taxonomy"), *_RULES),
     "scoring": (("scoring", "items"), ("scoring", "tags"), ("scoring", "labels"), ("catalog", "taxonomy"), *_RULES),
+    "start": (("training", "warm_start"),),
 }
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _DATE = re.compile(r"\{date(?::([^{}]*))?\}")
@@ -42,8 +46,13 @@ def input_paths(settings: Settings, *, role: Role) -> tuple[InputPath, ...]:
     return tuple(
         InputPath(path, section, setting)
         for section, setting in NAMED_BY[role]
-        for path in expand(getattr(getattr(settings, section), setting))
+        for path in _expanded(settings, section, setting)
     )
+
+
+def _expanded(settings: Settings, section: str, setting: str) -> tuple[str, ...]:
+    pattern = getattr(getattr(settings, section), setting)
+    return () if (setting, pattern) == ("warm_start", LAST) else expand(pattern)
 
 
 def extensions(path: str) -> tuple[str, str]:
@@ -98,7 +107,7 @@ def with_date(settings: Settings, date: datetime.date) -> Settings:
         return text
 
     changed = {}
-    for section in ("catalog", "clean", "scoring"):
+    for section in ("catalog", "clean", "scoring", "training"):
         model = getattr(settings, section)
         names = {name for named in NAMED_BY.values() for at, name in named if at == section}
         paths = {name: _DATE.sub(written, getattr(model, name)) for name in names}

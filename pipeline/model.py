@@ -16,13 +16,18 @@ from pydantic import ValidationError
 
 from pipeline import container, parameters
 from pipeline.calibration import Calibration
-from pipeline.config import CleanSettings, ScoringSettings
+from pipeline.config import CleanSettings, ScoringSettings, Settings
+from pipeline.ensemble import Ensemble, members_of, together
 from pipeline.errors import ModelError
 from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
 from pipeline.network import FeedbackNetwork, NetworkConfig
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
+
+# The settings of [clean] that are rules for tags.
+TAG_RULES = {"fix_mojibake", "unescape_html", "unescape_url", "unicode_nfkc", "lowercase", "strip_punctuation"}
+TAG_RULES |= {"max_tag_length", "stop_tags", "min_tag_count", "min_tag_users", "drop_label_tags"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Prediction:
 class Model:
     """A trained model in memory: a pure function from items to scores."""
 
-    network: FeedbackNetwork  # of NumPy arrays
+    network: FeedbackNetwork | Ensemble  # of NumPy arrays
     transform: FeatureTransform
     taxonomy: Taxonomy
     calibration: Calibration
@@ -111,15 +116,19 @@ class Model:
     def save(self, path: Path | str) -> str:
         """Write the model file and return its SHA-256; the same model gives the same bytes."""
 
+        networks = members_of(self.network)
+
         def fill(root: h5py.Group) -> None:
             container.write_json(root, "network", self.network.config.to_json())
+            container.write_json(root, "members", len(networks))
             container.write_json(root, "taxonomy", self.taxonomy.to_json())
             container.write_json(root, "clean", self.clean.model_dump(mode="json"))
             container.write_json(root, "tag_lists", self.tag_lists.to_json())
             container.write_json(root, "calibration", self.calibration.to_json())
             container.write_json(root, "provenance", dict(self.provenance))
             self.transform.save(root.create_group("transform"))
-            parameters.save(root.create_group("parameters"), self.network)
+            for name, member in zip(group_names(len(networks)), networks, strict=True):
+                parameters.save(root.create_group(name), member)
 
         return container.write(Path(path), fill)
 
@@ -146,10 +155,37 @@ def load_model(path: Path | str) -> Model:
         )
 
 
-def _load_network(root: h5py.Group) -> FeedbackNetwork:
-    """Return the network whose configuration and parameters the file holds, in float32."""
+def load_rules(path: Path, settings: Settings) -> tuple[Settings, TagLists]:
+    """Return the settings with the rules by which the tags of a model were cleaned, and the lists that go with them.
+
+    What is no rule for tags stays: the files, the split, and the limits of what a run accepts.
+    """
+    with container.open_verified(path) as (root, _):
+        rules = _load_clean(root).model_dump(include=TAG_RULES)
+        lists = TagLists.from_json(container.read_json(root, "tag_lists"))
+    return settings.model_copy(update={"clean": settings.clean.model_copy(update=rules)}), lists
+
+
+def _load_network(root: h5py.Group) -> FeedbackNetwork | Ensemble:
+    """Return the network or the ensemble whose configuration and parameters the file holds, in float32."""
     config = NetworkConfig.from_json(container.read_json(root, "network"))
-    group = read_group(root, "parameters")
+    n_members = container.read_json(root, "members")
+    if type(n_members) is not int or not 1 <= n_members <= len(root):
+        raise ModelError(f"'members' is {n_members!s:.20}, which is no number of networks that the file can hold")
+    return together([_load_member(read_group(root, name), config) for name in group_names(n_members)])
+
+
+def group_names(n_members: int) -> list[str]:
+    """Return the names of the groups that hold the parameters of the members.
+
+    >>> group_names(3)
+    ['parameters', 'parameters_2', 'parameters_3']
+    """
+    return ["parameters", *(f"parameters_{number}" for number in range(2, n_members + 1))]
+
+
+def _load_member(group: h5py.Group, config: NetworkConfig) -> FeedbackNetwork:
+    """Return one network."""
     if len(config.n_classes) > len(group):
         raise ModelError(f"'network' has {len(config.n_classes)} levels, more than there are parameters")
     blank = FeedbackNetwork.initialise(config, None)

@@ -13,8 +13,10 @@ from pipeline.pointers import Pointer, latest
 RULE = "─" * 78
 
 
-def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path) -> str:
+def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path, reason: str) -> str:
     """Return what a run tells at its end; `clean` and `scored` are the directories of the two cleanings.
+
+    `reason` says which model was used, and why.
 
     Raises ArtifactError where a file that it is told from has changed.
     """
@@ -25,7 +27,7 @@ def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path) -> str:
             parts.append(row_lines(title, _read(folder, "statistics.json")))
     parts.append(accuracy_lines(_read(root / "export" / pointer.model, "evaluation.json")))
     parts.append(example_lines(summary["examples"]))
-    parts.append(place_lines(root, pointer, summary))
+    parts.append([*place_lines(root, pointer, summary), f"               {reason}"])
     return "\n".join([RULE, *("\n".join(part) for part in parts if part), RULE])
 
 

@@ -13,7 +13,7 @@ from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
 from tasks.features import BuildFeatures
-from tasks.plan import InputFile, PlanRun
+from tasks.plan import InputFile, PlanRun, PublishedModel
 from tasks.score import ScoreCatalog
 from tasks.train import TrainModel
 
@@ -24,6 +24,7 @@ __all__ = [
     "ExportModel",
     "InputFile",
     "PlanRun",
+    "PublishedModel",
     "ScoreCatalog",
     "TrainModel",
 ]

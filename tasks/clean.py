@@ -7,7 +7,7 @@ from typing import Any
 import luigi
 
 from pipeline.inputs import Role
-from tasks.plan import PlanRun
+from tasks.plan import PlanRun, PublishedModel
 from tasks.stage import Stage
 
 
@@ -29,14 +29,23 @@ class CleanTags(Stage):
         return "scored" if values["role"] == "scoring" else "clean"
 
     def requires(self) -> dict[str, Any]:
-        """Return the plan, which requires the input files."""
-        return {"plan": self.same_run(PlanRun, "plan")}
+        """Return the plan, which requires the input files, and the model that is used again, if one is."""
+        found = {"plan": self.same_run(PlanRun, "plan")}
+        if self.identity.choice.model is not None:
+            found["model"] = self.same_run(PublishedModel, "export")
+        return found
 
     def run(self) -> None:
-        """Clean the files of the role."""
+        """Clean the files of the role; by the rules of the model where a published one is used again."""
         from pipeline.cleaning import clean
 
-        self.publish(lambda folder, _: clean(self.settings, folder, expected=self.expected(), role=self.which_files()))
+        settings, lists = self.settings, None
+        if self.identity.choice.model is not None:
+            from pipeline.model import load_rules
+
+            settings, lists = load_rules(self.read("model") / "model.h5", settings)
+        expected, role = self.expected(), self.which_files()
+        self.publish(lambda folder, _: clean(settings, folder, expected=expected, role=role, lists=lists))
 
     def which_files(self) -> Role:
         """Return the role."""
@@ -47,5 +56,5 @@ class CleanTags(Stage):
         return self.identity.expected(self.which_files())
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts of every stage, and the input files."""
-        return {**super().facts(), "inputs": self.expected()}
+        """Return the facts of every stage, the input files, and the model whose rules were followed, if one was."""
+        return {**super().facts(), "inputs": self.expected(), "role": self.role, "model": self.identity.choice.model}

@@ -24,7 +24,7 @@ from luigi.task_register import Register
 
 from pipeline.config import Settings, make_settings, suggest
 from pipeline.config_types import Section
-from pipeline.errors import SettingsError
+from pipeline.errors import ArtifactError, SettingsError
 
 EXIT_SETTINGS = 40
 
@@ -178,7 +178,10 @@ def check_flags(arguments: Sequence[str]) -> None:
     pipeline.errors.SettingsError: --trainnig-epochs: no such flag; did you mean '--training-epochs'?
     """
     flags = [f"--{section}-{name}".replace("_", "-") for section in SECTIONS for name in _names(section)]
-    known = {f"--{task}-{name}".replace("_", "-") for task, _, name, _ in Register.get_all_params()}
+    parameters = [(task, name.replace("_", "-")) for task, _, name, _ in Register.get_all_params()]
+    known = {f"--{task}-{name}".replace("_", "-") for task, name in parameters}
+    # The task that is run takes its own without its name before them.
+    known |= {f"--{name}" for task, name in parameters if task not in SECTIONS}
     for argument in arguments:
         flag = argument.partition("=")[0]
         if not flag.startswith("--") or any(name.startswith(flag) for name in known):
@@ -222,16 +225,16 @@ def lock_below(root: Path) -> None:
 
 @contextmanager
 def mistakes_end_the_command() -> Iterator[None]:
-    """Turn a SettingsError into an exit of Luigi's command line; let it through where Luigi is called by code."""
+    """Turn a mistake into an exit of Luigi's command line; let it through where Luigi is called by code."""
     try:
         yield
-    except SettingsError as error:
+    except (ArtifactError, SettingsError) as error:
         if CmdlineParser.get_instance() is None:
             raise
         refuse(error)
 
 
-def refuse(error: SettingsError) -> NoReturn:
-    """End the command with the message of a mistake in the settings, and no traceback."""
-    print(f"settings: {error}", file=sys.stderr)
+def refuse(error: ArtifactError | SettingsError) -> NoReturn:
+    """End the command with the message of a mistake in the settings or in earlier results, and no traceback."""
+    print(f"{'settings' if isinstance(error, SettingsError) else 'results'}: {error}", file=sys.stderr)
     raise SystemExit(EXIT_SETTINGS) from None

@@ -32,8 +32,8 @@ class CheckDrift(Stage):
         return {"plan": self.same_run(PlanRun, "plan"), **self.cleanings()}
 
     def cleanings(self) -> dict[str, Any]:
-        """Return the cleanings by role: of the catalog, and of another one to score."""
-        found = {"clean": self.same_run(CleanTags, "clean")}
+        """Return the cleanings by role: of the catalog, unless only another one is needed, and of that to score."""
+        found = {"clean": self.same_run(CleanTags, "clean")} if "clean" in self.identity.fingerprints else {}
         if "scoring" in self.identity.inputs:
             found["scored"] = self.same_run(CleanTags, "scored", role="scoring")
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import luigi
 
 from pipeline import artifacts, pointers
 from pipeline.locks import held
-from tasks.stage import Dated
-from tasks.targets import FileTarget
+from tasks.stage import Dated, Stage, plan_name
+from tasks.targets import FileTarget, PlanTarget
 
 
 class InputFile(luigi.ExternalTask):
@@ -26,8 +27,18 @@ class InputFile(luigi.ExternalTask):
         return FileTarget(Path(self.path))
 
 
+class PublishedModel(luigi.ExternalTask, Stage):
+    """A published model that this run uses again; absent means exit code 20."""
+
+    stage = "export"
+
+    def requires(self) -> dict[str, Any]:
+        """Return nothing: it is there."""
+        return {}
+
+
 class PlanRun(Dated):
-    """Freeze what a run of this date starts from: the input files, the last published run and its model.
+    """Freeze what a run of this date starts from: the input files, the last published run, the model that is chosen.
 
     The plan is written once for a date, its inputs and settings. What a stage wants to know of yesterday
     it takes from here, so that a repetition finds the same yesterday.
@@ -40,20 +51,18 @@ class PlanRun(Dated):
         files = [file for files in self.identity.inputs.values() for file in files]
         return [InputFile(path=file.path, named_by=f"[{file.section}] {file.setting}") for file in files]
 
-    def output(self) -> FileTarget:
-        """Return the plan."""
-        return FileTarget(self.root / self.name)
-
-    @property
-    def name(self) -> str:
-        """Return the path of the plan relative to the root."""
-        return f"plan/{self.date}-{self.fingerprint}.json"
+    def output(self) -> PlanTarget:
+        """Return the plan, as far as it has chosen as this run has."""
+        return PlanTarget(self.root / plan_name(self.date, self.identity), self.identity.choice)
 
     def run(self) -> None:
-        """Write the plan, unless another run of the same has written it meanwhile."""
+        """Write the plan, unless another run of the same has written it meanwhile.
+
+        Raises ArtifactError where that one came between two publications, and has chosen another model.
+        """
         work = self.root / "work"
         with held(work / "plan.lock"):
-            if not self.output().exists():
+            if not self.output().agrees():
                 artifacts.write_text(self.output().path, json.dumps(self.content(), indent=1), work=work)
 
     def content(self) -> dict[str, Any]:
@@ -67,7 +76,15 @@ class PlanRun(Dated):
             "stages": dict(self.identity.fingerprints),
             "last_published_run": None if latest is None else latest.run,
             "last_accepted_model": None if latest is None else latest.model,
+            "choice": asdict(self.identity.choice),
         }
+
+
+@PublishedModel.event_handler(luigi.Event.DEPENDENCY_MISSING)
+def tell_gone(task: PublishedModel) -> None:
+    """Say that the model which the plan has frozen is there no more."""
+    print(f"model: {task.folder}: is gone or damaged, and the plan of {task.date} uses it again", file=sys.stderr)
+    print("model: --training-refresh changed trains another one", file=sys.stderr)
 
 
 @InputFile.event_handler(luigi.Event.DEPENDENCY_MISSING)

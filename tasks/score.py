@@ -14,7 +14,7 @@ from tasks import config
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
-from tasks.plan import PlanRun
+from tasks.plan import PlanRun, PublishedModel
 from tasks.stage import Stage
 from tasks.targets import PointerTarget
 
@@ -30,7 +30,7 @@ class ScoreCatalog(Stage):
         return {
             "plan": self.same_run(PlanRun, "plan"),
             "drift": self.same_run(CheckDrift, "plan"),
-            "export": self.same_run(ExportModel, "export"),
+            "export": self.same_run(ExportModel if self.identity.choice.model is None else PublishedModel, "export"),
             "scored": self.same_run(CleanTags, "scored", role=role),
         }
 
@@ -49,11 +49,15 @@ class ScoreCatalog(Stage):
             )
         )
         pointers.point(self.root, self.pointer())
-        print(summary.closing(self.root, self.pointer(), clean=self.cleaned("clean"), scored=self.cleaned("scored")))
+        scored = self.cleaned("scored")
+        clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored
+        print(
+            summary.closing(self.root, self.pointer(), clean=clean, scored=scored, reason=self.identity.choice.reason)
+        )
 
     def cleaned(self, name: str) -> Path:
         """Return the directory of one of the two cleanings, the same twice where one catalog is all there is."""
-        return self.root / "clean" / self.identity.fingerprints[name]
+        return self.root / "clean" / self.identity.of(name)
 
     def pointer(self) -> pointers.Pointer:
         """Return what the pointer of the date says."""

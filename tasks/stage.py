@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,9 +15,10 @@ import luigi
 from pipeline import artifacts
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
-from pipeline.identity import STAGE_VERSIONS, UPSTREAMS, Identity, identify, significant
-from pipeline.inputs import with_date
+from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of
+from pipeline.inputs import LAST, with_date
 from pipeline.progress import Progress, stage_progress
+from pipeline.refresh import CHANGED, choose, last_model, planned
 from tasks import config
 from tasks.targets import DirectoryTarget
 
@@ -80,7 +82,7 @@ class Dated(luigi.Task):
 
     def same_run(self, task: type[Dated], name: str, **parameters: Any) -> Dated:
         """Return another task of the same run, by the name of its fingerprint."""
-        return task(date=self.date, fingerprint=self.identity.fingerprints[name], **parameters)
+        return task(date=self.date, fingerprint=self.identity.of(name), **parameters)
 
 
 class Stage(Dated):
@@ -117,7 +119,7 @@ class Stage(Dated):
 
     def publish(self, write: Callable[[Path, Progress], None]) -> None:
         """Publish what `write(folder, progress)` writes, and show progress meanwhile."""
-        with stage_progress(self.get_task_family()) as progress:
+        with stage_progress(self.title) as progress:
             artifacts.publish(
                 self.folder,
                 lambda folder: write(folder, progress),
@@ -126,15 +128,21 @@ class Stage(Dated):
                 waiting=lambda: progress.note("another run builds the same; waiting for it"),
             )
 
+    @property
+    def title(self) -> str:
+        """Return what the task is called on screen."""
+        return str(self.get_task_family())
+
     def facts(self) -> dict[str, Any]:
         """Return what the manifest says of where the results come from."""
+        known = upstreams_of(self.settings, self.stage)
         upstreams = {name: task.fingerprint for name, task in self.requires().items()}
         return {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
             "stage_version": STAGE_VERSIONS[self.stage],
             "settings": significant(self.settings, self.stage),
-            "upstreams": {name: value for name, value in upstreams.items() if name in UPSTREAMS.get(self.stage, ())},
+            "upstreams": {name: value for name, value in upstreams.items() if name in known},
         }
 
 
@@ -144,7 +152,7 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
         return given
     with config.mistakes_end_the_command():
         identity = current_identity(date)
-        fingerprint = identity.fingerprints[stage]
+        fingerprint = identity.of(stage)
         if given and given != fingerprint:
             raise SettingsError(
                 f"--fingerprint {given}: settings and input files now give {fingerprint}; leave the flag out"
@@ -159,12 +167,25 @@ def current_identity(date: datetime.date) -> Identity:
     settings = with_date(config.load(), date)
     root = Path(settings.storage.root)
     digests = artifacts.Digests(root / "digests.json")
-    identity = identify(settings, lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)
+    # Asked twice about a file, it must not have changed in between.
+    digest = cache(lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)
+    identity = identify(settings, digest)
     engine = identity.settings.training.engine
     if find_spec(engine) is None:
         raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
+    if settings.training.refresh != CHANGED or settings.training.warm_start == LAST:
+        # The plan decides where it is written already: what is published may have changed since.
+        choice = planned(root / plan_name(date, identity)) or choose(
+            settings.training, date, last_model(root), recipe=identity.recipe, basis=identity.basis
+        )
+        identity = identify(settings, digest, choice)
     if digests.changed:
         # A memory that only saves time; the plan is the first file that must be written.
         with suppress(ArtifactError):
             artifacts.write_text(digests.memory, digests.as_json(), work=root / "work")
     return identity
+
+
+def plan_name(date: datetime.date, identity: Identity) -> str:
+    """Return the path of the plan of a date, relative to the root."""
+    return f"plan/{date}-{identity.fingerprints['plan']}.json"

@@ -8,6 +8,7 @@ import luigi
 
 from pipeline import artifacts, pointers
 from pipeline.errors import ArtifactError
+from pipeline.refresh import Choice, planned
 
 
 class DirectoryTarget(luigi.Target):
@@ -59,3 +60,28 @@ class FileTarget(luigi.Target):
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+class PlanTarget(FileTarget):
+    """The plan of a run, as far as it has chosen the model that this run has."""
+
+    def __init__(self, path: Path, choice: Choice) -> None:
+        super().__init__(path)
+        self.choice = choice
+
+    def exists(self) -> bool:
+        """Return whether there is such a plan."""
+        try:
+            return self.agrees()
+        except ArtifactError:
+            return False
+
+    def agrees(self) -> bool:
+        """Return whether the plan is written; raises ArtifactError where it is damaged or has chosen otherwise."""
+        found = planned(self.path)
+        if found is not None and (found.model, found.start) != (self.choice.model, self.choice.start):
+            raise ArtifactError(
+                f"{self.path}: another run planned the same date while something was published, and starts from "
+                "another model; run the same command again"
+            )
+        return found is not None

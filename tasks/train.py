@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import luigi
+
+from pipeline.config import Settings
+from pipeline.identity import member_name, of_member
 from tasks.clean import CleanTags
 from tasks.features import BuildFeatures
 from tasks.plan import PlanRun
@@ -11,14 +15,38 @@ from tasks.stage import Stage
 
 
 class TrainModel(Stage):
-    """Publish parameters.h5, network.json, history.csv, probe.h5 and training.json."""
+    """Publish parameters.h5, network.json, history.csv, probe.h5 and training.json of one member of the ensemble."""
 
     stage = "train"
+    member = luigi.IntParameter(
+        default=1, significant=False, positional=False, description="which network of [training] members, from 1"
+    )
+
+    @classmethod
+    def stage_of(cls, values: dict[str, Any]) -> str:
+        """Return the name of the member's fingerprint."""
+        return member_name(values["member"])
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the member, with a seed of its own."""
+        return of_member(self.identity.settings, self.member)
+
+    @property
+    def title(self) -> str:
+        """Return what the task is called on screen: with its number where there are several."""
+        several = self.settings.training.members > 1
+        return f"{super().title} {self.member}" if several else super().title
 
     def requires(self) -> dict[str, Any]:
-        """Return plan and features; and the items to score, so that what is wrong with them is told before training."""
-        scored = {"scored": self.same_run(CleanTags, "scored", role="scoring")} if self.scores_another_catalog else {}
-        return {"plan": self.same_run(PlanRun, "plan"), "features": self.same_run(BuildFeatures, "features"), **scored}
+        """Return plan, features, and the model to start from.
+
+        And the items to score, so that what is wrong with them is told before training.
+        """
+        found = {"plan": self.same_run(PlanRun, "plan"), "features": self.same_run(BuildFeatures, "features")}
+        if self.scores_another_catalog:
+            found["scored"] = self.same_run(CleanTags, "scored", role="scoring")
+        return found
 
     def run(self) -> None:
         """Train on the shards of the features."""

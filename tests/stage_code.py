@@ -43,6 +43,7 @@ WITHOUT_EFFECT = {
     "pipeline.locks",
     "pipeline.pointers",
     "pipeline.progress",
+    "pipeline.refresh",
     "pipeline.sample",
     "pipeline.summary",
 }

@@ -86,7 +86,7 @@ def make_stages(
 
 def run_export(root, name="export"):
     (root / name).mkdir()
-    folders = (root / "clean", root / "features", root / "train")
+    folders = (root / "clean", root / "features", [root / "train"])
     export(SETTINGS, *folders, root / name, provenance={"fingerprint": "abc"})
     return root / name
 

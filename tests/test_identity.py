@@ -75,12 +75,17 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
     without_effect = []
     for section, model in Settings():
         for name, value in model:
-            other = model.model_copy(update={name: f"{value}!"})
+            other = model.model_copy(update={name: value + 1 if type(value) is int else f"{value}!"})
             settings = plain.settings.model_copy(update={section: other})
             if not changed(plain, identify(settings, lambda path: digest(str(items)))):
                 without_effect.append(f"{section}.{name}")
         drift = ["max_unseen_share", "max_tag_distance", "max_label_distance", "max_row_change", "accept_drift"]
-    assert without_effect == [*(f"clean.{name}" for name in drift), "training.prefetch", "storage.root"]
+    assert without_effect == [
+        *(f"clean.{name}" for name in drift),
+        "training.refresh",
+        "training.prefetch",
+        "storage.root",
+    ]
 
 
 def test_a_byte_of_an_input_changes_all(items):
