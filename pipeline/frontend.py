@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
 from pipeline.errors import CatalogError
+from pipeline.identity import member_names, of_member
 from pipeline.inputs import input_paths
 from pipeline.model import Model, load_model
 from pipeline.progress import SILENT, Progress
@@ -73,15 +74,18 @@ def _run_stages(
     from pipeline.features import build
     from pipeline.training import train
 
-    cleaned, features, trained, exported = (folder / stage for stage in ("clean", "features", "train", "export"))
-    for stage in (cleaned, features, trained, exported):
+    members = [folder / name for name in member_names(settings)]
+    cleaned, features, exported = (folder / stage for stage in ("clean", "features", "export"))
+    for stage in (cleaned, features, *members, exported):
         stage.mkdir()
     expected = {file.path: sha256_of(Path(file.path)) for file in input_paths(settings, role="training")}
     clean(settings, cleaned, expected=expected, role="training")
     _tell_rejects(cleaned, progress)
     build(settings, cleaned, features)
-    train(settings, features, trained, loss=loss, change_gradients=change_gradients, progress=progress)
-    export(settings, cleaned, features, trained, exported, provenance={})
+    for number, trained in enumerate(members, start=1):
+        one = of_member(settings, number)
+        train(one, features, trained, loss=loss, change_gradients=change_gradients, progress=progress)
+    export(settings, cleaned, features, members, exported, provenance={})
     return load_model(exported / "model.h5")
 
 

@@ -68,6 +68,13 @@ def test_a_model_is_saved_and_loaded_and_predicts_the_same(model, tmp_path):
     )
 
 
+def test_an_ensemble_is_trained_too(model):
+    both = train_model(ROWS, PATHS, levels=LEVELS, settings=quick(members=2))
+    assert len(both.network.members) == 2
+    np.testing.assert_array_equal(both.network.members[0].cell.weight, model.network.cell.weight)
+    assert both.predict([["zombies"]])[0].path == ("Horror", "Zombies")
+
+
 def test_what_was_not_taken_is_told():
     class Notes(Progress):
         notes = ()
