@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.batches import Examples
     from pipeline.config import SAMPLE, Settings, make_settings
     from pipeline.config_learning import TrainingSettings
+    from pipeline.examples import Examples
     from pipeline.fitting import fit
     from pipeline.frontend import train_model
     from pipeline.model import Model, load_model
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "SAMPLE": "pipeline.config",
-    "Examples": "pipeline.batches",
+    "Examples": "pipeline.examples",
     "FeedbackNetwork": "pipeline.network",
     "Inputs": "pipeline.network",
     "NetworkConfig": "pipeline.network",
