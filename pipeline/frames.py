@@ -124,13 +124,17 @@ def _cast(table: Any, name: str, kind: Any) -> Any:
     array = _one(table, name)
     if array.null_count == len(array):  # whatever type pandas guessed of nothing
         return pa.nulls(len(array), kind)
-    if kind == pa.float64() and pa.types.is_string(array.type):
-        return numbers(array)[0]
     try:
-        return array.cast(kind)
+        return (
+            numbers(array.cast(pa.string()))[0] if kind == pa.float64() and _is_text(array.type) else array.cast(kind)
+        )
     except pa.ArrowException as error:
         remedy = '; split it first: frame["tags"].str.split(";")' if kind == TAGS else ""
         raise ModelError(f"column '{name}' is {array.type}, {kind} is expected{remedy}") from error
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _one(table: Any, name: str) -> Any:
