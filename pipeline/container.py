@@ -26,7 +26,8 @@ from pipeline.errors import ModelError, PipelineError
 from pipeline.hdf5 import read_array, write_array
 
 MAGIC = b"TAGLADDER MODEL\n"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # versions whose files are read; pipeline/formats.py knows what the older ones lack
 HEADER = 512
 MAX_OBJECTS = 100_000
 MAX_DEPTH = 8
@@ -76,7 +77,9 @@ def verify(path: Path) -> str:
     version = _version(header)
     if version is not None and version > VERSION:
         raise ModelError(f"{path}: format {version}, this version reads up to {VERSION}; install a newer version")
-    if header != _header(VERSION, digest, n_bytes):
+    if version is not None and version < READABLE[0]:
+        raise ModelError(f"{path}: format {version}, this version reads from {READABLE[0]} on; train the model again")
+    if version is None or header != _header(version, digest, n_bytes):
         raise ModelError(f"{path}: damaged, its content does not have the SHA-256 of its header; {REMEDY}")
     return digest
 

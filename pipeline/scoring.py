@@ -54,16 +54,16 @@ def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: Sc
 
 
 def score(
-    settings: Settings, export_folder: Path, clean_folder: Path, folder: Path, *, run: str, progress: Progress
+    settings: Settings, model_file: Path, clean_folder: Path, folder: Path, *, run: str, progress: Progress
 ) -> None:
-    """Score the clean items of a folder with the model of another, and write the results of stage 5.
+    """Score the clean items of a folder with the model of a file, and write the results of stage 5.
 
     Leaves scores.parquet/, scores.h5, rejects.parquet (of the scored catalog) and summary.json. Memory does not
     grow with the catalog.
     """
 
     scoring = settings.scoring
-    model = load_model(export_folder / "model.h5")
+    model = load_model(model_file)
     items = pq.ParquetFile(clean_folder / "items.parquet")
     columns = schema(model, items.schema_arrow.field("item_id").type)
     facts = {"model": model.fingerprint, "run": run, "decoding": scoring.decoding}

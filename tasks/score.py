@@ -45,7 +45,7 @@ class ScoreCatalog(Stage):
         export, scored = self.read("export"), self.read("scored")
         self.publish(
             lambda folder, progress: score(
-                self.settings, export, scored, folder, run=self.fingerprint, progress=progress
+                self.settings, export / "model.h5", scored, folder, run=self.fingerprint, progress=progress
             )
         )
         pointers.point(self.root, self.pointer())

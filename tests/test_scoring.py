@@ -48,7 +48,7 @@ def publish_stages(root, items, *, n_rejects=2):
 def score_into(root, name, *, progress=SILENT, **changes):
     (root / name).mkdir()
     chosen = Settings(scoring=changes)
-    score(chosen, root / "export", root / "clean", root / name, run="r1", progress=progress)
+    score(chosen, root / "export" / "model.h5", root / "clean", root / name, run="r1", progress=progress)
     return root / name
 
 

@@ -1,0 +1,81 @@
+"""Stage 5 without Luigi: a file of items, read as stage 1 reads it, is scored; its results appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pipeline import artifacts
+from pipeline.cleaning import clean
+from pipeline.config import Settings, make_settings
+from pipeline.errors import CatalogError, PipelineError, SettingsError
+from pipeline.inputs import input_paths
+from pipeline.model import load_catalog, load_rules
+from pipeline.progress import SILENT, Progress
+from pipeline.scoring import score
+
+SECTIONS = ("catalog", "clean", "scoring")  # those of which a setting has an effect here
+
+
+def score_file(
+    file: str,
+    *,
+    model: Path,
+    out: Path,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Score the items of a file (or a glob, or a directory) into the new directory `out`.
+
+    It holds what stage 5 publishes: scores.parquet/, scores.h5, rejects.parquet, a manifest, and summary.json, which
+    is returned.
+    Columns are called as in the catalog that the model was trained on; `settings` by section and name say what is
+    different. Tags are cleaned by the rules in the model file. Raises SettingsError, ModelError, CatalogError, and
+    ArtifactError where `out` exists; nothing is left behind then.
+    """
+    if find_spec("duckdb") is None:
+        raise PipelineError("a file is read with DuckDB, which is not installed: pip install duckdb")
+    if out.exists():
+        raise SettingsError(f"{out}: exists; name a directory that does not")
+    chosen, lists = load_rules(model, settings_for(file, model, settings or {}))
+    expected = {named.path: _digest(Path(named.path)) for named in input_paths(chosen, role="scoring")}
+    facts = {"inputs": expected, "model": _digest(model), "settings": chosen.scoring.model_dump(mode="json")}
+
+    def write(folder: Path) -> None:
+        cleaned = folder.with_name("clean")
+        artifacts.remove(cleaned)
+        cleaned.mkdir()
+        clean(chosen, cleaned, expected=expected, role="scoring", lists=lists)
+        run = artifacts.fingerprint({**facts, "inputs": sorted(expected.values())})
+        score(chosen, model, cleaned, folder, run=run, progress=progress)
+
+    # On the same file system: results are moved from here by one rename.
+    work = out.absolute().with_name(f".{out.name}.work")
+    try:
+        artifacts.publish(out, write, work=work, facts=facts)
+    finally:
+        artifacts.remove(work)
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text("utf-8"))
+    return found
+
+
+def settings_for(file: str, model: Path, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Return the settings by which a file is read: the columns of the model's training catalog, with changes."""
+    for section, values in changes.items():
+        if section not in SECTIONS:
+            raise SettingsError(f"[{section}] {', '.join(values)}: has no effect on scoring; {', '.join(SECTIONS)} have")
+    scoring = {"items": file, **changes.get("scoring", {})}
+    catalog = load_catalog(model).model_dump() | {"tags": scoring.get("tags", "")}
+    if not catalog["tags"]:  # These are columns of the file of tags.
+        catalog |= {"tags_count": "", "tags_user": ""}
+    catalog |= changes.get("catalog", {})
+    return make_settings({"catalog": catalog, "clean": dict(changes.get("clean", {})), "scoring": scoring})
+
+
+def _digest(path: Path) -> str:
+    if not artifacts.readable(path):
+        raise CatalogError(f"{path}: there is no such file, or it may not be read")
+    return artifacts.sha256_of(path)
