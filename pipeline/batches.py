@@ -14,62 +14,13 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from pipeline.errors import FeatureError, TrainingError
-from pipeline.network import Inputs, NetworkConfig
-from pipeline.ops.numeric import check_index
+from pipeline.examples import Examples, Source, joined
+from pipeline.network import Inputs
+from pipeline.prefetch import ahead
 
 Array = Any
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled items in memory."""
-
-    tag_index: Array  # int32 (n, n_tags); 0 pads
-    features: Array | None  # CSR float32 (n, n_features), whose rows are cheap to take; None: no features
-    dense: Array | None  # float32 (n, n_dense); None: no dense columns
-    labels: Array  # int32 (n, n_levels); -1 is unknown
-
-    @classmethod
-    def of(
-        cls, tag_index: Array, labels: Array, *, features: Array | None = None, dense: Array | None = None
-    ) -> Examples:
-        """Return examples of arrays in any of the usual dtypes; features may be CSC, CSR or dense.
-
-        Raises FeatureError where the arrays are not of the same length.
-        """
-        parts = {"tag_index": tag_index, "features": features, "dense": dense, "labels": labels}
-        lengths = {name: part.shape[0] for name, part in parts.items() if part is not None}
-        if len(set(lengths.values())) > 1:
-            raise FeatureError(f"arrays of examples differ in length: {lengths}")
-        return cls(
-            tag_index=np.asarray(tag_index, np.int32),
-            features=sparse.csr_matrix(features, dtype=np.float32) if _has_columns(features) else None,
-            dense=np.asarray(dense, np.float32) if _has_columns(dense) else None,
-            labels=np.asarray(labels, np.int32),
-        )
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
-
-    def take(self, index: Array) -> Examples:
-        """Return the examples of this index (an array or a slice), in its order."""
-        features = None if self.features is None else self.features[index]
-        dense = None if self.dense is None else self.dense[index]
-        return Examples(self.tag_index[index], features, dense, self.labels[index])
-
-    def tagged(self) -> Examples:
-        """Return the examples with a tag in their index."""
-        return self.take(np.flatnonzero(self.tag_index.any(axis=1)))
-
-    @property
-    def inputs(self) -> Inputs:
-        """Return what the network reads of them."""
-        return Inputs(self.tag_index, self.features, self.dense)
-
-
-def _has_columns(part: Array | None) -> bool:
-    return part is not None and part.shape[1] > 0
+BLOCK = 50_000  # items that stay together when the order of an epoch is drawn
+WINDOW = 200_000  # items that are shuffled together: up to so many are held in memory
 
 
 @dataclass(frozen=True)
@@ -92,9 +43,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loader:
-    """How examples become the batches of an epoch."""
+    """How examples become the batches of an epoch.
 
-    examples: Examples
+    Positions are cut into blocks of BLOCK items, whatever the files they lie in; an epoch draws an order of the
+    blocks, takes WINDOW items' worth of them at a time and shuffles all of their items. So at most two windows are
+    in memory, and up to WINDOW items are shuffled as a whole. Order and dropout have a generator each,
+    so that a window may be read while batches of the one before are made.
+    """
+
+    examples: Source
     n_hidden: int
     batch_size: int
     seed: int
@@ -107,20 +64,65 @@ class Loader:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of an epoch: each example once, in an order drawn from seed and number."""
-        rng = np.random.default_rng([self.seed, number])
-        order = rng.permutation(len(self.examples))
-        for start in range(0, len(order), self.batch_size):
-            yield self.batch(order[start : start + self.batch_size], rng)
+        order_rng, noise_rng = (np.random.default_rng([self.seed, number, use]) for use in range(2))
+        rest: Examples | None = None  # what was too little for a batch at the end of the window before
+        for window, order in ahead(self.windows(order_rng)):
+            n_rest = 0 if rest is None else len(rest)
+            held = window if rest is None else joined([rest, window])
+            order = np.concatenate([np.arange(n_rest), order + n_rest])
+            whole = len(order) - len(order) % self.batch_size
+            for start in range(0, whole, self.batch_size):
+                yield self.batch(held.take(order[start : start + self.batch_size]), noise_rng)
+            rest = held.take(order[whole:]) if whole < len(order) else None
+        if rest is not None:
+            yield self.batch(rest, noise_rng)
 
-    def batch(self, index: Array, rng: np.random.Generator) -> Batch:
-        """Return the examples of this index as a batch, with dropout drawn by rng."""
-        examples = self.examples.take(index)
-        tag_index, rows = touched(drop_tags(examples.tag_index, self.tag_dropout, rng))
+    def windows(self, rng: np.random.Generator) -> Iterator[tuple[Examples, Array]]:
+        """Yield the items of each window, and the order in which to take them."""
+        for ranges in windows(self.examples.n_positions, rng):
+            window = joined([self.examples.read(start, stop) for start, stop in ranges])
+            yield window, rng.permutation(len(window))
+
+    def batch(self, examples: Examples, rng: np.random.Generator) -> Batch:
+        """Return the examples as a batch, with dropout drawn by rng."""
+        tag_index, rows = touched(drop_tags(narrowed(examples.tag_index), self.tag_dropout, rng))
         features, columns = examples.features, None
         if features is not None:
             features, columns = touched_columns(drop_features(features, self.feature_dropout, rng))
-        masks = {"hidden": dropout_mask((len(index), self.n_hidden), self.dropout, rng)} if self.dropout else {}
+        shape = (len(examples), self.n_hidden)
+        masks = {"hidden": dropout_mask(shape, self.dropout, rng)} if self.dropout else {}
         return Batch(tag_index, rows, features, columns, examples.dense, examples.labels, masks)
+
+
+def windows(n_positions: int, rng: np.random.Generator) -> Iterator[list[tuple[int, int]]]:
+    """Yield the ranges of positions of each window of an epoch, ascending, those that touch made one.
+
+    >>> list(windows(120_000, np.random.default_rng(0)))
+    [[(0, 120000)]]
+    >>> list(windows(260_000, np.random.default_rng(0)))
+    [[(100000, 260000)], [(0, 100000)]]
+    """
+    if n_positions <= WINDOW:
+        yield [(0, n_positions)]
+        return
+    blocks = rng.permutation(-(-n_positions // BLOCK))
+    for first in range(0, len(blocks), WINDOW // BLOCK):
+        ranges: list[tuple[int, int]] = []
+        for block in np.sort(blocks[first : first + WINDOW // BLOCK]).tolist():
+            start, stop = block * BLOCK, min((block + 1) * BLOCK, n_positions)
+            if ranges and ranges[-1][1] == start:
+                start = ranges.pop()[0]
+            ranges.append((start, stop))
+        yield ranges
+
+
+def narrowed(tag_index: Array) -> Array:
+    """Return the index without the columns that hold nothing but padding; one stays.
+
+    How wide the index of a file is depends on what else lies in it, and must not change what is drawn.
+    """
+    used = np.flatnonzero(tag_index.any(axis=0))
+    return tag_index[:, used if len(used) else slice(0, 1)]
 
 
 def touched(tag_index: Array) -> tuple[Array, Array]:
@@ -132,8 +134,7 @@ def touched(tag_index: Array) -> tuple[Array, Array]:
     (array([[2, 1],
            [2, 0]], dtype=int32), array([0, 3, 7], dtype=int32))
     """
-    used = np.flatnonzero(tag_index.any(axis=0))
-    tag_index = tag_index[:, used if len(used) else slice(0, 1)]
+    tag_index = narrowed(tag_index)
     rows, inverse = np.unique(np.append(tag_index.ravel(), 0), return_inverse=True)
     return inverse.ravel()[:-1].reshape(tag_index.shape).astype(np.int32), rows.astype(np.int32)
 
@@ -172,24 +173,3 @@ def drop_features(features: Array, share: float, rng: np.random.Generator) -> Ar
 def dropout_mask(shape: tuple[int, int], share: float, rng: np.random.Generator) -> Array:
     """Return float32 factors: 0 for a share of them, 1 / (1 - share) for the others, so that the mean stays."""
     return (rng.random(shape, np.float32) >= share).astype(np.float32) * np.float32(1 / (1 - share))
-
-
-def check_examples(examples: Examples, config: NetworkConfig) -> None:
-    """Raise FeatureError or TrainingError where the examples do not fit the network: a graph would not say so."""
-    check_index(examples.tag_index, n_rows=config.n_vocabulary)
-    for name, part, width in (
-        ("features", examples.features, config.n_features),
-        ("dense", examples.dense, config.n_dense),
-    ):
-        given = 0 if part is None else part.shape[1]
-        if given != width:
-            raise FeatureError(f"{name}: {given:,} columns are given, the network has {width:,}")
-    if examples.labels.ndim != 2 or examples.labels.shape[1] != len(config.n_classes):
-        raise TrainingError(
-            f"labels have shape {examples.labels.shape}; the network has {len(config.n_classes)} levels"
-        )
-    for level, n_classes in enumerate(config.n_classes):
-        column = examples.labels[:, level]
-        if len(column) and (column.max() >= n_classes or column.min() < -1):
-            wrong = column[(column >= n_classes) | (column < -1)][0]
-            raise TrainingError(f"label {wrong} of level {level + 1} is not one of its {n_classes:,} classes (or -1)")

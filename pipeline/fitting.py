@@ -11,9 +11,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline import parameters
-from pipeline.batches import Batch, Examples, Loader, check_examples
+from pipeline.batches import Batch, Loader
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
+from pipeline.examples import Source, Tagged, survey
 from pipeline.graph import TrainingStep, compile_step
 from pipeline.history import Epoch, best_epoch, evaluate, should_stop
 from pipeline.keeping import Kept, Weights
@@ -40,8 +41,8 @@ class FitResult:
 
 def fit(
     network: Network,
-    training: Examples,
-    validation: Examples | None = None,
+    training: Source,
+    validation: Source | None = None,
     settings: TrainingSettings | None = None,
     *,
     loss: Loss | None = None,
@@ -68,26 +69,28 @@ def fit(
     settings = TrainingSettings() if settings is None else settings
     started = time.monotonic()
     network = parameters.cast(network, "float32")
+    there = survey(training, network.config, tagged_only=settings.tagged_only)
+    if validation is not None:
+        n_held_out = survey(validation, network.config, tagged_only=settings.tagged_only).n_items
+        validation = Tagged(validation, n_held_out) if settings.tagged_only else validation
     if settings.tagged_only:
-        training, validation = training.tagged(), None if validation is None else validation.tagged()
-    validation = validation if validation is not None and len(validation) else None
-    check_examples(training, network.config)
+        training = Tagged(training, there.n_items)
     if not len(training):
         raise TrainingError(
             "there is no labelled item to train on; label some items, or lower [clean] validation_share"
             + (", or set [training] tagged_only = false" if settings.tagged_only else "")
         )
+    if validation is not None and not len(validation):
+        validation = None
     if validation is None:
         progress.note(f"no validation items: training runs all {settings.epochs} epochs and keeps the last weights")
-    else:
-        check_examples(validation, network.config)
     n_levels = len(network.config.n_classes)
     if settings.level_weights and len(settings.level_weights) != n_levels:
         raise TrainingError(f"[training] level_weights has {len(settings.level_weights)} weights for {n_levels} levels")
     engine = symbolic.engine(settings.engine)
     if settings.compile_mode == "fast_run":
         progress.note(f"{engine.name} compiles: first compile takes about a minute, later ones seconds")
-    objective = make_objective(settings, training.labels, network.config.n_classes, loss=loss)
+    objective = make_objective(settings, there.class_counts, loss=loss)
     step = compile_step(engine, network, settings, objective=objective, change_gradients=change_gradients)
     compiled = time.monotonic()
     with threadpool_limits(1):
@@ -105,8 +108,8 @@ def fit(
 def _run(
     step: TrainingStep,
     objective: Goal,
-    training: Examples,
-    validation: Examples | None,
+    training: Source,
+    validation: Source | None,
     settings: TrainingSettings,
     progress: Progress,
 ) -> Kept:
@@ -130,7 +133,7 @@ def _run(
     return kept
 
 
-def make_loader(training: Examples, config: NetworkConfig, settings: TrainingSettings) -> Loader:
+def make_loader(training: Source, config: NetworkConfig, settings: TrainingSettings) -> Loader:
     """Return the loader of the training part."""
     return Loader(
         training,

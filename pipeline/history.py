@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.batches import Examples
+from pipeline.examples import CHUNK, Source, chunks
 from pipeline.network import Network
 from pipeline.objective import Goal, Totals
-
-CHUNK = 2048  # items of a forward pass over the validation part
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,13 @@ class Epoch:
     seconds: float  # validation included
 
 
-def evaluate(network: Network, examples: Examples, objective: Goal) -> Evaluation:
+def evaluate(network: Network, examples: Source, objective: Goal) -> Evaluation:
     """Return the evaluation of a network of arrays; memory stays bounded, whatever the number of examples."""
     n_levels = len(network.config.n_classes)
     known, hits = (np.zeros(n_levels) for _ in range(2))
     totals: Totals = []
     paths = path_hits = 0
-    for start in range(0, len(examples), CHUNK):
-        part = examples.take(slice(start, start + CHUNK))
+    for part in chunks(examples, CHUNK):
         right = np.ones(len(part), bool)
         outputs = network.logits(part.inputs)
         totals = _added(totals, objective.totals(outputs, part.labels))

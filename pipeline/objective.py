@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline import ops
-from pipeline.class_weights import balanced, class_counts, effective
+from pipeline.class_weights import balanced, effective
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.losses import LOSSES
@@ -103,21 +103,21 @@ class OwnObjective:
 
 
 def make_objective(
-    settings: TrainingSettings, labels: Array | None = None, n_classes: Sequence[int] = (), *, loss: Loss | None = None
+    settings: TrainingSettings, class_counts: Sequence[Array] | None = None, *, loss: Loss | None = None
 ) -> Goal:
     """Return what the settings ask for, or the loss of the user's own.
 
-    Class weights are made of the training labels, int32 (n, n_levels). Raises TrainingError where they are missing.
+    Class weights are made of the number of training items of each class, (n_classes,) a level. Raises TrainingError
+    where these are missing.
     """
     if loss is not None:
         return OwnObjective(loss)
     weights: tuple[Array, ...] = ()
     if settings.class_weights != "none":
-        if labels is None:
-            raise TrainingError(f"class_weights = {settings.class_weights} needs the training labels")
-        counts = class_counts(labels, n_classes)
+        if class_counts is None:
+            raise TrainingError(f"class_weights = {settings.class_weights} needs the number of items of each class")
         weights = tuple(
             balanced(level) if settings.class_weights == "balanced" else effective(level, settings.class_weights_beta)
-            for level in counts
+            for level in class_counts
         )
     return Objective(settings.level_weights, settings.label_smoothing, settings.loss, weights)

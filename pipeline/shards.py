@@ -42,6 +42,13 @@ class LabelledItems:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def none(cls, widths: Widths) -> LabelledItems:
+        """Return no items of these widths."""
+        features = csr_matrix((0, widths.n_features), dtype=np.float32)
+        dense, labels = np.zeros((0, widths.n_dense), np.float32), np.zeros((0, widths.n_levels), np.int32)
+        return cls(np.zeros((0, 1), np.int32), features, dense, labels)
+
 
 @dataclass(frozen=True)
 class Widths:
@@ -127,19 +134,15 @@ def read(folder: Path) -> TrainingData:
             raise FeatureError(f"{path}: holds {found}, the shards before it {widths}; run stage 2 again")
         widths = found
         for code, part in enumerate(parts):
-            part.append(_rows(items, split == code))
+            part.append(rows(items, split == code))
     assert widths is not None
-    train, validation, test = (_joined(part) for part in parts)
+    train, validation, test = (join(part) for part in parts)
     return TrainingData(train, validation, test, widths)
 
 
 def read_shard(path: Path) -> tuple[LabelledItems, NDArray[np.uint8], Widths]:
     """Return a shard's items, the split of each, and the widths. Raises FeatureError where it is damaged."""
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise FeatureError(f"{path}: is not an HDF5 file that can be read ({error})") from None
-    with file:
+    with _opened(path) as file:
         widths = _read_widths(file)
         labels = read_array(file, "labels", np.int32, (None, widths.n_levels))
         n_items = len(labels)
@@ -152,10 +155,20 @@ def read_shard(path: Path) -> tuple[LabelledItems, NDArray[np.uint8], Widths]:
         )
     sizes = {"n_vocabulary": widths.n_vocabulary, "n_features": widths.n_features, "n_dense": widths.n_dense}
     check_features(features, **sizes)
-    if n_items and (labels.min() < -1 or labels[:, 0].min() < 0 or split.max() >= len(SPLITS)):
-        raise FeatureError(f"{path}: a label below -1, an item without a top label or an unknown split; run stage 2")
+    _check_split(path, split)
+    if n_items and (labels.min() < -1 or labels[:, 0].min() < 0):
+        raise FeatureError(f"{path}: a label below -1, or an item without a top label; run stage 2")
     items = LabelledItems(features.tag_index, features.features.tocsr(), features.dense, labels)
     return items, split, widths
+
+
+def read_split(path: Path) -> tuple[NDArray[np.uint8], Widths]:
+    """Return the split of each of a shard's items, and the widths. Raises FeatureError where it is damaged."""
+    with _opened(path) as file:
+        split = read_array(file, "split", np.uint8, (None,))
+        widths = _read_widths(file)
+    _check_split(path, split)
+    return split, widths
 
 
 def read_item_ids(folder: Path) -> Iterator[pa.Array]:
@@ -168,6 +181,18 @@ def read_item_ids(folder: Path) -> Iterator[pa.Array]:
                 yield pa.array(read_array(file, "item_id", np.int64, (None,)))
 
 
+def _opened(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise FeatureError(f"{path}: is not an HDF5 file that can be read ({error})") from None
+
+
+def _check_split(path: Path, split: NDArray[np.uint8]) -> None:
+    if len(split) and split.max() >= len(SPLITS):
+        raise FeatureError(f"{path}: an item of an unknown split; run stage 2")
+
+
 def _read_widths(file: Any) -> Widths:
     names = ("n_vocabulary", "n_features", "n_dense", "n_classes")
     missing = [name for name in names if name not in file.attrs]
@@ -177,12 +202,15 @@ def _read_widths(file: Any) -> Widths:
     return Widths(n_vocabulary, n_features, n_dense, tuple(int(n) for n in file.attrs["n_classes"]))
 
 
-def _rows(items: LabelledItems, mask: NDArray[np.bool_]) -> LabelledItems:
-    return LabelledItems(items.tag_index[mask], items.features[mask], items.dense[mask], items.labels[mask])
+def rows(items: LabelledItems, index: Any) -> LabelledItems:
+    """Return the items of this index: a slice, or an array of numbers or of booleans."""
+    return LabelledItems(items.tag_index[index], items.features[index], items.dense[index], items.labels[index])
 
 
-def _joined(parts: list[LabelledItems]) -> LabelledItems:
+def join(parts: list[LabelledItems]) -> LabelledItems:
     """Return the items below each other, tag indexes padded to the widest."""
+    if len(parts) == 1:
+        return parts[0]
     n_tags = max(part.tag_index.shape[1] for part in parts)
     padded = [np.pad(part.tag_index, ((0, 0), (0, n_tags - part.tag_index.shape[1]))) for part in parts]
     features = csr_matrix(vstack([part.features for part in parts], format="csr"))

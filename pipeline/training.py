@@ -10,16 +10,17 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from pipeline import parameters, shards
-from pipeline.batches import Examples
+from pipeline import batches, parameters, shards
 from pipeline.config import Settings
 from pipeline.config_learning import TrainingSettings
+from pipeline.examples import Examples, Source
 from pipeline.fitting import FitResult, fit
 from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
 from pipeline.history import write_history
 from pipeline.network import FeedbackNetwork, Network, NetworkConfig
 from pipeline.ops import symbolic
+from pipeline.parts import Part, open_parts
 from pipeline.progress import Progress
 
 __all__ = ["FitResult", "fit", "train", "write_probe"]
@@ -33,15 +34,15 @@ def train(settings: Settings, features_folder: Path, folder: Path, *, progress: 
     parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
     """
-    data = shards.read(features_folder)
+    data = open_parts(features_folder)
     config = NetworkConfig.of(settings.network, data.widths)
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
-    training = _examples(data.train)
-    result = fit(network, training, _examples(data.validation), settings.training, progress=progress)
+    training, validation = held(data.train), held(data.validation)
+    result = fit(network, training, validation, settings.training, progress=progress)
     parameters.save(folder / "parameters.h5", result.network)
     _write_json(folder / "network.json", config.to_json())
     write_history(folder / "history.csv", result.history, settings.catalog.levels)
-    write_probe(folder / "probe.h5", result.network, training.take(slice(0, N_PROBE)), settings.training)
+    write_probe(folder / "probe.h5", result.network, training.read(0, N_PROBE), settings.training)
     facts = {
         "engine": result.engine,
         "best_epoch": result.best_epoch,
@@ -73,8 +74,9 @@ def write_probe(path: Path, network: Network, examples: Examples, settings: Trai
             write_array(file, f"log_probabilities_{level}", values)
 
 
-def _examples(items: shards.LabelledItems) -> Examples:
-    return Examples.of(items.tag_index, items.labels, features=items.features, dense=items.dense)
+def held(part: Part) -> Source:
+    """Return the part in memory where it is no more than a window of the loader, else as it is."""
+    return part.read(0, len(part)) if len(part) <= batches.WINDOW else part
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

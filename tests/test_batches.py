@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,8 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
-from pipeline.batches import Examples, Loader, check_examples, drop_features, drop_tags, dropout_mask, touched
+from pipeline import batches
+from pipeline.batches import Loader, drop_features, drop_tags, dropout_mask, narrowed, touched, windows
 from pipeline.errors import FeatureError, TrainingError
+from pipeline.examples import Examples, check_examples, joined
 from pipeline.network import NetworkConfig
 
 CONFIG = NetworkConfig(n_vocabulary=9, n_features=6, n_dense=1, hidden=3, n_classes=(2, 4))
@@ -43,7 +47,7 @@ def test_arrays_of_different_length_are_an_error():
 
 def test_a_batch_points_to_the_rows_that_it_touches():
     examples = make_examples()
-    batch = loader().batch(np.array([3, 0, 8]), np.random.default_rng(0))
+    batch = loader().batch(examples.take([3, 0, 8]), np.random.default_rng(0))
     np.testing.assert_array_equal(np.sort(batch.rows[batch.tag_index]), np.sort(examples.tag_index[[3, 0, 8]]))
     assert batch.rows[0] == 0
     wide = np.zeros((3, 6), np.float32)
@@ -69,7 +73,7 @@ def test_renumbering_loses_no_tag_and_keeps_the_rows_distinct(tag_index):
 
 def test_a_batch_without_tags_and_features_still_has_a_row_and_a_column():
     empty = Examples.of(np.zeros((2, 3)), np.zeros((2, 2)), features=sparse.csr_matrix((2, 6)))
-    batch = Loader(empty, n_hidden=3, batch_size=2, seed=0).batch(np.arange(2), np.random.default_rng(0))
+    batch = Loader(empty, n_hidden=3, batch_size=2, seed=0).batch(empty, np.random.default_rng(0))
     assert (batch.tag_index.shape, batch.rows.tolist()) == ((2, 1), [0])
     assert (batch.features.shape, batch.columns.tolist()) == ((2, 1), [0])
 
@@ -127,6 +131,54 @@ def test_an_item_can_lose_all_its_features():
 def test_examples_with_a_tag_in_any_place_are_tagged():
     examples = Examples.of(np.array([[0, 0], [0, 3], [2, 0]]), np.array([[5], [6], [7]]))
     assert examples.tagged().labels.tolist() == [[6], [7]]
+
+
+def test_the_windows_of_an_epoch_take_every_position_once_in_another_order_each_epoch(monkeypatch):
+    monkeypatch.setattr(batches, "BLOCK", 10)
+    monkeypatch.setattr(batches, "WINDOW", 30)
+    first, second = ([list(part) for part in windows(97, np.random.default_rng(seed))] for seed in (1, 2))
+    for epoch in (first, second):
+        positions = [position for ranges in epoch for start, stop in ranges for position in range(start, stop)]
+        assert sorted(positions) == list(range(97))
+        sizes = [sum(stop - start for start, stop in ranges) for ranges in epoch]
+        assert max(sizes) == 30
+        assert len(sizes) == 4
+    assert first != second
+    assert list(windows(30, np.random.default_rng(1))) == [[(0, 30)]]
+
+
+def test_batches_run_on_over_the_ends_of_windows(monkeypatch):
+    monkeypatch.setattr(batches, "BLOCK", 3)
+    monkeypatch.setattr(batches, "WINDOW", 6)
+    examples = dataclasses.replace(make_examples(20), dense=np.arange(20, dtype=np.float32)[:, None])
+    epochs = [list(Loader(examples, n_hidden=3, batch_size=4, seed=7).epoch(number)) for number in (1, 2)]
+    for epoch in epochs:
+        assert [len(batch.labels) for batch in epoch] == [4, 4, 4, 4, 4]
+        items = np.concatenate([batch.dense.ravel() for batch in epoch]).astype(int)
+        assert sorted(items) == list(range(20))
+        for batch, place in zip(epoch, range(0, 20, 4), strict=True):
+            np.testing.assert_array_equal(batch.labels, examples.labels[items[place : place + 4]])
+
+
+def test_how_wide_the_index_is_stored_changes_no_batch():
+    wide = dataclasses.replace(make_examples(), tag_index=np.pad(make_examples().tag_index, ((0, 0), (0, 3))))
+    pair = [
+        list(Loader(examples, n_hidden=3, batch_size=4, seed=7, tag_dropout=0.4).epoch(1))
+        for examples in (make_examples(), wide)
+    ]
+    for one, other in zip(*pair, strict=True):
+        np.testing.assert_array_equal(one.tag_index, other.tag_index)
+    np.testing.assert_array_equal(narrowed(np.array([[0, 4, 0], [0, 0, 0]])), [[4], [0]])
+
+
+def test_examples_are_joined_with_the_widest_index():
+    first = Examples.of(np.array([[1]]), np.array([[0]]), features=np.array([[0.0, 2.0]]), dense=np.array([[5.0]]))
+    second = Examples.of(np.array([[2, 3]]), np.array([[1]]), features=np.array([[1.0, 0.0]]), dense=np.array([[6.0]]))
+    both = joined([first, second])
+    assert both.tag_index.tolist() == [[1, 0], [2, 3]]
+    assert both.features.toarray().tolist() == [[0, 2], [1, 0]]
+    assert (both.dense.tolist(), both.labels.tolist()) == ([[5], [6]], [[0], [1]])
+    assert joined([first]) is first
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 from graphs import ENGINES, every_engine
 
 from pipeline import fitting, parameters
-from pipeline.batches import Examples, Loader
+from pipeline.batches import Loader
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import FeatureError, TrainingError
+from pipeline.examples import Examples
 from pipeline.fitting import fit, run_epoch
 from pipeline.graph import compile_step, log_probabilities
 from pipeline.history import evaluate
@@ -208,7 +209,7 @@ def test_validation_looks_at_the_mean_that_would_be_kept():
     settings = quick(epochs=3, keep="averaged", averaged_epochs=2)
     result = fit(network(), make_examples(), make_examples(seed=2), settings)
     assert result.best_epoch == 3
-    objective = make_objective(settings, make_examples().labels, CONFIG.n_classes)
+    objective = make_objective(settings)
     assert result.history[-1].validation == evaluate(result.network, make_examples(seed=2), objective)
 
 

@@ -6,7 +6,7 @@ import pytest
 from test_network import make_network
 
 from pipeline import history
-from pipeline.batches import Examples
+from pipeline.examples import Examples
 from pipeline.history import Epoch, Evaluation, best_epoch, evaluate, should_stop, write_history
 from pipeline.objective import Objective
 

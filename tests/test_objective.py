@@ -7,6 +7,7 @@ import pytest
 from graphs import every_engine, gradient_errors, run, variable_like
 
 from pipeline import ops
+from pipeline.class_weights import class_counts
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.objective import Objective, OwnObjective, make_objective
@@ -123,12 +124,12 @@ def test_an_item_counts_as_much_as_its_class():
 def test_the_settings_make_the_objective_of_the_training_labels():
     labels = np.array([[0, -1], [1, 1], [1, 1], [1, 1]], np.int32)
     settings = TrainingSettings(loss="hinge", label_smoothing=0.1, level_weights=(1, 2), class_weights="balanced")
-    made = make_objective(settings, labels, (2, 3))
+    made = make_objective(settings, class_counts(labels, (2, 3)))
     assert (made.loss, made.label_smoothing, made.level_weights) == ("hinge", 0.1, (1, 2))
     np.testing.assert_allclose(made.class_weights[0], [2, 2 / 3])
     np.testing.assert_allclose(made.class_weights[1], [3, 1, 3])  # classes without an item weigh as with one
     assert make_objective(TrainingSettings()).class_weights == ()
-    with pytest.raises(TrainingError, match="class_weights = balanced needs the training labels"):
+    with pytest.raises(TrainingError, match="class_weights = balanced needs the number of items"):
         make_objective(settings)
 
 

@@ -6,9 +6,10 @@ import json
 import h5py
 import numpy as np
 import pytest
+from shard_folders import write_folder
 from test_shards import LEVELS, N_ITEMS, built, row
 
-from pipeline import parameters, shards
+from pipeline import batches, parameters, shards
 from pipeline.config import Settings
 from pipeline.errors import FeatureError
 from pipeline.export import PARITY, parity
@@ -34,6 +35,11 @@ def trained(tmp_path, features_folder, name="train", progress=SILENT, **training
 @pytest.fixture(scope="module")
 def features_folder(tmp_path_factory):
     return built(tmp_path_factory.mktemp("stages"), "features", [row(number) for number in range(N_ITEMS)])
+
+
+def column(folder, name):
+    with (folder / "history.csv").open(newline="") as file:
+        return [row[name] for row in csv.DictReader(file)]
 
 
 def network_of(folder):
@@ -89,6 +95,23 @@ def test_the_same_seed_gives_the_same_bytes_of_parameters(tmp_path, features_fol
         for name, seed in (("first", 7), ("second", 7), ("other", 8))
     )
     assert first == second != other
+
+
+@pytest.mark.parametrize("tagged_only", [False, True])
+def test_neither_the_size_of_a_shard_nor_that_of_memory_changes_a_weight(tmp_path, monkeypatch, tagged_only):
+    # 83 training items in windows of 32: read from shards of 7, of 40, and all in one.
+    monkeypatch.setattr(batches, "BLOCK", 8)
+    monkeypatch.setattr(batches, "WINDOW", 32)
+    first, second, third = (
+        trained(tmp_path, write_folder(tmp_path / f"{n}", 103, shard_items=n), f"t{n}", tagged_only=tagged_only)
+        for n in (7, 40, 1000)
+    )
+    weights = (first / "parameters.h5").read_bytes()
+    assert weights == (second / "parameters.h5").read_bytes() == (third / "parameters.h5").read_bytes()
+    for name in ("validation_loss", "path_accuracy"):
+        assert column(first, name) == column(second, name) == column(third, name)
+    monkeypatch.setattr(batches, "WINDOW", 200)
+    assert weights != (trained(tmp_path, tmp_path / "7", "held") / "parameters.h5").read_bytes()
 
 
 def test_a_catalog_without_validation_items_trains_all_epochs(tmp_path):
