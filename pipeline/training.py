@@ -25,20 +25,25 @@ from pipeline.progress import Progress
 
 __all__ = ["FitResult", "fit", "train", "write_probe"]
 
+CHECKPOINT = "checkpoint.h5"
 N_PROBE = 64  # items whose probabilities an export is checked against
 
 
-def train(settings: Settings, features_folder: Path, folder: Path, *, progress: Progress) -> None:
+def train(
+    settings: Settings, features_folder: Path, folder: Path, *, progress: Progress, work: Path | None = None
+) -> None:
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
     parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
+    The checkpoint of an earlier attempt in the directory `work` is gone on from.
     """
     data = open_parts(features_folder)
     config = NetworkConfig.of(settings.network, data.widths)
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
     training, validation = held(data.train), held(data.validation)
-    result = fit(network, training, validation, settings.training, progress=progress)
+    checkpoint = None if work is None else work / CHECKPOINT
+    result = fit(network, training, validation, settings.training, checkpoint=checkpoint, progress=progress)
     parameters.save(folder / "parameters.h5", result.network)
     _write_json(folder / "network.json", config.to_json())
     write_history(folder / "history.csv", result.history, settings.catalog.levels)

@@ -53,4 +53,4 @@ class TrainModel(Stage):
         from pipeline.training import train
 
         features = self.read("features")
-        self.publish(lambda folder, progress: train(self.settings, features, folder, progress=progress))
+        self.publish(lambda folder, progress: train(self.settings, features, folder, work=self.work, progress=progress))
