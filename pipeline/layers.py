@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from pipeline import ops
+from pipeline.initial import Rng, filled, glorot, normal
+from pipeline.norms import BatchNorm, LayerNorm
 from pipeline.ops import Array
 
-Rng = np.random.Generator | None
+__all__ = ["BatchNorm", "Dense", "GRUCell", "Hidden", "LayerNorm", "Softmax", "SparseProjection", "TagMean"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TagMean:
     @classmethod
     def initialise(cls, n_vocabulary: int, n_hidden: int, *, rng: Rng) -> TagMean:
         """Return embeddings drawn from a normal distribution of deviation 0.1, and a padding row of zeros."""
-        weight = _normal((n_vocabulary, n_hidden), rng)
+        weight = normal((n_vocabulary, n_hidden), rng)
         if rng is not None:
             weight[0] = 0
         return cls(weight)
@@ -53,7 +53,12 @@ class SparseProjection:
     @classmethod
     def initialise(cls, n_features: int, n_hidden: int, *, rng: Rng) -> SparseProjection:
         """Return weights drawn from a normal distribution of deviation 0.1."""
-        return cls(_normal((n_features, n_hidden), rng))
+        return cls(normal((n_features, n_hidden), rng))
+
+    @classmethod
+    def zeros(cls, n_features: int, n_out: int, *, rng: Rng) -> SparseProjection:
+        """Return weights of zero: for a path straight to logits, where a draw would be noise."""
+        return cls(filled((n_features, n_out), 0, rng))
 
     def __call__(self, features: Array) -> Array:
         """Return features @ weight, (n, n_hidden), dense; features are (n, n_features), CSC in graphs."""
@@ -70,7 +75,7 @@ class Dense:
     @classmethod
     def initialise(cls, n_in: int, n_out: int, *, rng: Rng) -> Dense:
         """Return Glorot-uniform weights and zero bias."""
-        return cls(_glorot((n_in, n_out), rng), _filled((n_out,), 0, rng))
+        return cls(glorot((n_in, n_out), rng), filled((n_out,), 0, rng))
 
     def __call__(self, x: Array) -> Array:
         """Return x @ weight + bias, (n, n_out)."""
@@ -78,44 +83,39 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class LayerNorm:
-    """Each row brought to mean 0 and variance 1, then scaled and moved. Source: Ba et al. 2016, arXiv 1607.06450."""
-
-    gain: Array  # (n,)
-    bias: Array  # (n,)
-    epsilon: float = 1e-5  # added to the variance, so that a row of equal values gives the bias
-
-    @classmethod
-    def initialise(cls, n: int, *, rng: Rng) -> LayerNorm:
-        """Return gain 1 and bias 0."""
-        return cls(_filled((n,), 1, rng), _filled((n,), 0, rng))
-
-    def __call__(self, x: Array) -> Array:
-        """Return gain * (x - mean) / sqrt(variance + epsilon) + bias of each row, (n_rows, n)."""
-        o = ops.of(self.gain, x)
-        centred = x - o.mean(x, axis=1, keepdims=True)
-        variance = o.mean(centred * centred, axis=1, keepdims=True)
-        return centred / o.sqrt(variance + o.constant(self.epsilon, x)) * self.gain + self.bias
-
-
-@dataclass(frozen=True)
 class Hidden:
-    """relu(layer_norm(sum of the inputs + bias)): where tags, sparse features and dense columns meet."""
+    """relu(norm(sum of the inputs + bias)): where tags, sparse features and dense columns meet."""
 
     bias: Array  # (n_hidden,)
-    norm: LayerNorm
+    norm: LayerNorm | BatchNorm | None
 
     @classmethod
-    def initialise(cls, n_hidden: int, *, rng: Rng) -> Hidden:
-        """Return a layer of zero bias."""
-        return cls(_filled((n_hidden,), 0, rng), LayerNorm.initialise(n_hidden, rng=rng))
+    def initialise(cls, n_hidden: int, *, norm: str = "layer", rng: Rng) -> Hidden:
+        """Return a layer of zero bias; norm is 'layer', 'batch' or 'none'."""
+        kind = {"layer": LayerNorm, "batch": BatchNorm, "none": None}[norm]
+        return cls(filled((n_hidden,), 0, rng), None if kind is None else kind.initialise(n_hidden, rng=rng))
 
-    def __call__(self, *inputs: Array) -> Array:
+    def __call__(self, *inputs: Array, training: bool = False) -> Array:
         """Return the hidden units, (n, n_hidden); every input is (n, n_hidden)."""
+        total = self.total(*inputs)
+        if isinstance(self.norm, BatchNorm):
+            total = self.norm(total, training=training)
+        elif self.norm is not None:
+            total = self.norm(total)
+        return ops.of(total).relu(total)
+
+    def total(self, *inputs: Array) -> Array:
+        """Return the sum of the inputs and the bias, (n, n_hidden)."""
         total = self.bias
         for x in inputs:
             total = total + x
-        return ops.of(total).relu(self.norm(total))
+        return total
+
+    def statistics(self, *inputs: Array) -> dict[str, Array]:
+        """Return the running statistics after a training step on these inputs, by name; none without BatchNorm."""
+        if not isinstance(self.norm, BatchNorm):
+            return {}
+        return {f"norm.{name}": value for name, value in self.norm.statistics(self.total(*inputs)).items()}
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class GRUCell:
     @classmethod
     def initialise(cls, n_in: int, n_state: int, *, rng: Rng) -> GRUCell:
         """Return Glorot-uniform weights a gate, zero bias."""
-        weight = np.concatenate([_glorot((n_in, n_state), rng) for _ in range(3)], axis=1)
-        recurrent = np.concatenate([_glorot((n_state, n_state), rng) for _ in range(2)], axis=1)
+        weight = glorot((n_in, n_state), rng, n_blocks=3)
+        recurrent = glorot((n_state, n_state), rng, n_blocks=2)
         norm = LayerNorm.initialise(n_state, rng=rng)
-        candidate = _glorot((n_state, n_state), rng)
-        return cls(weight, _filled((3 * n_state,), 0, rng), recurrent, candidate, norm, n_state)
+        candidate = glorot((n_state, n_state), rng)
+        return cls(weight, filled((3 * n_state,), 0, rng), recurrent, candidate, norm, n_state)
 
     def __call__(self, x: Array, state: Array | None = None) -> Array:
         """Return the next state, (n, n_state), from input x (n, n_in); state None stands for zeros."""
@@ -176,25 +176,3 @@ class Softmax:
     def __call__(self, logits: Array) -> Array:
         """Return log(softmax(logits)) of each row, (n, n_classes)."""
         return ops.of(logits).log_softmax(logits)
-
-
-def _normal(shape: tuple[int, ...], rng: Rng) -> Array:
-    """Return float32 draws of deviation 0.1; blank without rng."""
-    return _blank(shape) if rng is None else rng.standard_normal(shape, np.float32) * np.float32(0.1)
-
-
-def _glorot(shape: tuple[int, int], rng: Rng) -> Array:
-    """Return float32 draws, uniform within sqrt(6 / (n_in + n_out)); blank without rng. Source: Glorot, Bengio 2010."""
-    if rng is None:
-        return _blank(shape)
-    bound = np.sqrt(6 / sum(shape))
-    return rng.uniform(-bound, bound, shape).astype(np.float32)
-
-
-def _filled(shape: tuple[int, ...], value: float, rng: Rng) -> Array:
-    return _blank(shape) if rng is None else np.full(shape, value, np.float32)
-
-
-def _blank(shape: tuple[int, ...]) -> Array:
-    """Return zeros of any shape in four bytes of memory."""
-    return np.broadcast_to(np.float32(0), shape)

@@ -19,7 +19,9 @@ from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
 from pipeline.history import write_history
 from pipeline.network import FeedbackNetwork, Network, NetworkConfig
+from pipeline.objective import Loss
 from pipeline.ops import symbolic
+from pipeline.optimizer import ChangeGradients
 from pipeline.parts import Part, open_parts
 from pipeline.progress import Progress
 
@@ -30,7 +32,14 @@ N_PROBE = 64  # items whose probabilities an export is checked against
 
 
 def train(
-    settings: Settings, features_folder: Path, folder: Path, *, progress: Progress, work: Path | None = None
+    settings: Settings,
+    features_folder: Path,
+    folder: Path,
+    *,
+    loss: Loss | None = None,
+    change_gradients: ChangeGradients | None = None,
+    work: Path | None = None,
+    progress: Progress,
 ) -> None:
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
@@ -43,7 +52,16 @@ def train(
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
     training, validation = held(data.train), held(data.validation)
     checkpoint = None if work is None else work / CHECKPOINT
-    result = fit(network, training, validation, settings.training, checkpoint=checkpoint, progress=progress)
+    result = fit(
+        network,
+        training,
+        validation,
+        settings.training,
+        loss=loss,
+        change_gradients=change_gradients,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     parameters.save(folder / "parameters.h5", result.network)
     _write_json(folder / "network.json", config.to_json())
     write_history(folder / "history.csv", result.history, settings.catalog.levels)

@@ -30,6 +30,10 @@ CALLS = {
     "sum": lambda x: ops.of(x).sum(x, axis=1, keepdims=True),
     "mean": lambda x: ops.of(x).mean(x, axis=0),
     "sqrt": lambda x: ops.of(x).sqrt(x * x),
+    "exp": lambda x: ops.of(x).exp(x),
+    "log_sum_exp": lambda x: ops.of(x).log_sum_exp(x, axis=1),
+    "keep_topk": lambda x: ops.of(x).keep_topk(x, 2),
+    "take_columns": lambda x: ops.of(x).take_columns(x, (2, 0, 2, 2)),
     "maximum": lambda x: ops.of(x).maximum(x, 0.25),
     "sigmoid": lambda x: ops.of(x).sigmoid(x),
     "relu": lambda x: ops.of(x).relu(x),
@@ -99,6 +103,64 @@ def test_a_sparse_input_takes_the_sparse_product(engine, dtype):
         assert isinstance(product, np.ndarray)
         assert product.dtype == dtype
         np.testing.assert_allclose(product, expected, rtol=1e-6)
+
+
+def softmax(x):
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+@every_engine
+def test_all_but_the_k_largest_are_minus_infinity_and_have_exactly_no_weight(engine):
+    rows = np.array([[1.0, 3.0, 2.0], [0.5, -1e30, 0.25]], np.float32)
+    expected = [[-np.inf, 3, 2], [0.5, -np.inf, 0.25]]
+    for kept in (numeric.keep_topk(rows, 2), run(engine, CALLS["keep_topk"], rows)):
+        np.testing.assert_array_equal(kept, expected)
+        assert softmax(kept)[0, 0] == softmax(kept)[1, 1] == 0.0
+    weights = run(engine, lambda x: ops.of(x).exp(ops.of(x).log_softmax(ops.of(x).keep_topk(x, 2))), rows)
+    np.testing.assert_allclose(weights[0], [0, np.e / (1 + np.e), 1 / (1 + np.e)], rtol=1e-6)
+    assert weights[0, 0] == weights[1, 1] == 0.0
+
+
+@every_engine
+def test_a_vector_is_one_row(engine):
+    vector = np.array([4.0, 1.0, 5.0, 2.0])
+    for kept in (numeric.keep_topk(vector, 2), run(engine, CALLS["keep_topk"], vector)):
+        np.testing.assert_array_equal(kept, [4, -np.inf, 5, -np.inf])
+        np.testing.assert_allclose(softmax(kept), [1 / (1 + np.e), 0, np.e / (1 + np.e), 0])
+
+
+@every_engine
+@pytest.mark.parametrize("mode", ["fast_compile", "fast_run"])
+def test_ties_go_to_the_lower_index_however_long_the_row(engine, mode):
+    # Long enough that a sort which is not stable would show: quicksorts are stable below 16.
+    rows = np.random.default_rng(8).integers(0, 3, (5, 60)).astype(np.float32)
+    for k in (1, 7, 60):
+        expected = [sorted(range(60), key=lambda place, row=row: (-row[place], place))[:k] for row in rows]
+        for kept in (
+            numeric.keep_topk(rows, k),
+            run(engine, lambda x, k=k: ops.of(x).keep_topk(x, k), rows, mode=mode),
+        ):
+            assert [set(np.flatnonzero(np.isfinite(row))) for row in kept] == [set(row) for row in expected]
+
+
+@every_engine
+def test_only_what_is_kept_has_a_gradient(engine):
+    its = symbolic.engine(engine)
+    x = its.variable("x", dtype="float64", ndim=2)
+    weights = its.exp(its.log_softmax(its.keep_topk(x, 2)))
+    slope = its.function([x], its.grad((weights * np.arange(4.0)).sum(), [x]), mode="fast_compile")
+    (found,) = slope(np.array([[1.0, 1.0, 1.0, 5.0]]))
+    first = 1 / (1 + np.exp(4))  # kept are places 0 and 3
+    np.testing.assert_allclose(found, [[-3 * first * (1 - first), 0, 0, 3 * first * (1 - first)]], rtol=1e-12)
+    assert found[0, 1] == found[0, 2] == 0.0
+
+
+@every_engine
+def test_the_sum_of_exponentials_neither_overflows_nor_minds_minus_infinity(engine):
+    rows = np.array([[1000.0, 1000.0], [-np.inf, -1000.0]])
+    for found in (numeric.log_sum_exp(rows, axis=1), run(engine, CALLS["log_sum_exp"], rows)):
+        np.testing.assert_allclose(found, [1000 + np.log(2), -1000], rtol=1e-15)
 
 
 def test_the_likelihood_of_equal_logits_is_that_of_chance():

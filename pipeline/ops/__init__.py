@@ -1,4 +1,4 @@
-"""The dozen operations that layers and losses are written over, on arrays (NumPy) and on graphs (Theano, PyTensor).
+"""The operations that layers and losses are written over, on arrays (NumPy) and on graphs (Theano, PyTensor).
 
 `of(x)` picks by the type of its arguments: an expression of an engine gives that engine, anything else
 gives `numeric`. Arithmetic, comparison, slicing and indexing by a slice are the objects' own operators.
@@ -6,6 +6,7 @@ gives `numeric`. Arithmetic, comparison, slicing and indexing by a slice are the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from pipeline.ops import numeric
@@ -38,6 +39,12 @@ class Ops(Protocol):
     def sqrt(self, x: Array) -> Array:
         """Return the square root."""
 
+    def exp(self, x: Array) -> Array:
+        """Return e^x; exactly 0 for minus infinity."""
+
+    def log_sum_exp(self, x: Array, *, axis: int) -> Array:
+        """Return log(sum(exp(x))) along an axis; minus infinity adds nothing, and one entry must be finite."""
+
     def maximum(self, x: Array, bound: float) -> Array:
         """Return the larger of x and bound, in the dtype of x."""
 
@@ -49,6 +56,15 @@ class Ops(Protocol):
 
     def log_softmax(self, logits: Array) -> Array:
         """Return the log-probabilities of each row, (n, n_classes)."""
+
+    def keep_topk(self, x: Array, k: int) -> Array:
+        """Return x where it is among the k largest of its row, (n,) or (n_rows, n); minus infinity elsewhere.
+
+        So its weight in a softmax is exactly 0. Ties go to the lower index; gradients to what is kept, only.
+        """
+
+    def take_columns(self, x: Array, index: Sequence[int]) -> Array:
+        """Return x[:, index], (n, len(index)); a column may be taken more than once."""
 
     def pick(self, matrix: Array, column: Array) -> Array:
         """Return matrix[i, column[i]] of each row, (n,)."""

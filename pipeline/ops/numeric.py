@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,21 @@ def sqrt(x: Array) -> Array:
     return np.sqrt(x)
 
 
+def exp(x: Array) -> Array:
+    """Return e^x; exactly 0 for minus infinity."""
+    return np.exp(x)
+
+
+def log_sum_exp(x: Array, *, axis: int) -> Array:
+    """Return log(sum(exp(x))) along an axis; the largest entry is taken off first, so exp cannot overflow.
+
+    >>> log_sum_exp(np.log(np.array([[1.0, 2.0, 5.0]])), axis=1).round(12) == np.log(8).round(12)
+    array([ True])
+    """
+    largest = x.max(axis=axis, keepdims=True)
+    return np.log(np.exp(x - largest).sum(axis=axis)) + largest.squeeze(axis)
+
+
 def maximum(x: Array, bound: float) -> Array:
     """Return the larger of x and bound, in the dtype of x."""
     return np.maximum(x, x.dtype.type(bound))
@@ -103,6 +119,26 @@ def log_softmax(logits: Array) -> Array:
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def keep_topk(x: Array, k: int) -> Array:
+    """Return x where it is among the k largest of its row, minus infinity elsewhere; ties go to the lower index.
+
+    >>> keep_topk(np.array([3.0, 1.0, 3.0, 3.0]), 2)
+    array([  3., -inf,   3., -inf])
+    """
+    order = np.argsort(-x, axis=-1, kind="stable")
+    rank = np.argsort(order, axis=-1, kind="stable")
+    return np.where(rank < k, x, x.dtype.type(-np.inf))
+
+
+def take_columns(x: Array, index: Sequence[int]) -> Array:
+    """Return x[:, index], (n, len(index)).
+
+    >>> take_columns(np.array([[1.0, 2.0]]), (1, 0, 1))
+    array([[2., 1., 2.]])
+    """
+    return x[:, np.asarray(index, np.int32)]
 
 
 def pick(matrix: Array, column: Array) -> Array:

@@ -143,6 +143,16 @@ class Engine:
         """Return the square root."""
         return self.tensor.sqrt(x)
 
+    def exp(self, x: Variable) -> Variable:
+        """Return e^x; exactly 0 for minus infinity."""
+        return self.tensor.exp(x)
+
+    def log_sum_exp(self, x: Variable, *, axis: int) -> Variable:
+        """Return log(sum(exp(x))) along an axis; the largest entry, taken off first, is a constant to the gradient."""
+        largest = self.root.gradient.disconnected_grad(self.tensor.max(x, axis=axis, keepdims=True))
+        total = self.tensor.log(self.sum(self.tensor.exp(x - largest), axis=axis, keepdims=True)) + largest
+        return self.sum(total, axis=axis)
+
     def maximum(self, x: Variable, bound: float) -> Variable:
         """Return the larger of x and bound, in the dtype of x."""
         return self.tensor.maximum(x, self.constant(bound, x))
@@ -160,6 +170,18 @@ class Engine:
         if self.name == "theano":
             return self._special.logsoftmax(logits)
         return self._special.log_softmax(logits, axis=1)
+
+    def keep_topk(self, x: Variable, k: int) -> Variable:
+        """Return x where it is among the k largest of its row, minus infinity elsewhere."""
+        # Ranks are constants to the gradient: argsort has none. Of the stable sorts, Numba knows mergesort only.
+        order = self.tensor.argsort(-self.root.gradient.disconnected_grad(x), axis=-1, kind="mergesort")
+        rank = self.tensor.argsort(order, axis=-1, kind="mergesort")
+        return self.tensor.switch(self.tensor.lt(rank, k), x, self.constant(-np.inf, x))
+
+    def take_columns(self, x: Variable, index: Sequence[int]) -> Variable:
+        """Return x[:, index], (n, len(index))."""
+        # Rows by a vector of indexes have compiled code in both engines, columns have not.
+        return x.T[np.asarray(index, np.int32)].T
 
     def pick(self, matrix: Variable, column: Variable) -> Variable:
         """Return matrix[i, column[i]] of each row, (n,)."""
