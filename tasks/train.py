@@ -46,6 +46,8 @@ class TrainModel(Stage):
         found = {"plan": self.same_run(PlanRun, "plan"), "features": self.same_run(BuildFeatures, "features")}
         if self.scores_another_catalog:
             found["scored"] = self.same_run(CleanTags, "scored", role="scoring")
+        if self.settings.network.parent_mask:  # The taxonomy says which class stands above which.
+            found["clean"] = self.same_run(CleanTags, "clean")
         return found
 
     def run(self) -> None:
@@ -53,4 +55,7 @@ class TrainModel(Stage):
         from pipeline.training import train
 
         features = self.read("features")
-        self.publish(lambda folder, progress: train(self.settings, features, folder, progress=progress))
+        taxonomy = self.read("clean") / "taxonomy.json" if self.settings.network.parent_mask else None
+        self.publish(
+            lambda folder, progress: train(self.settings, features, folder, taxonomy=taxonomy, progress=progress)
+        )
