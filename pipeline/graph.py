@@ -36,6 +36,12 @@ class TrainingStep:
             loss, norm = self.function(*[value for value in values if value is not None])
         return float(loss), float(norm)
 
+    def restore(self, weights: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        """Set parameters and optimizer to copies of these values, by name."""
+        for variables, values in ((self.shared, weights), (self.state, state)):
+            for name, variable in variables.items():
+                variable.set_value(values[name], borrow=False)
+
     def network(self) -> Network:
         """Return the network of arrays as it is now."""
         return parameters.fill(self.blank, optimizer.snapshot(self.shared))
