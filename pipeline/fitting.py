@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline import parameters
 from pipeline.batches import Batch, Loader
+from pipeline.checkpoint import Checkpoint, identity_of
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.examples import Source, Tagged, survey
@@ -47,6 +49,7 @@ def fit(
     *,
     loss: Loss | None = None,
     change_gradients: ChangeGradients | None = None,
+    checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> FitResult:
     """Return the network trained on the examples; the given one stays as it is.
@@ -62,6 +65,9 @@ def fit(
     the engine in training, arrays in validation (`pipeline.ops.of` has the operations of both). `change_gradients`
     gets the gradients by the names of the parameters before each update and returns those that it changes (of tables
     only the rows that a batch touches; see `pipeline.optimizer`).
+
+    After every epoch the file `checkpoint` is replaced by one of the state then; where it is there already, of the same
+    training, training goes on from it and ends with the same bytes. It belongs to these items and this loss alone.
 
     Raises TrainingError where there is nothing to train on, where an engine is missing, and in the step
     in which the loss or the gradient is no longer finite; FeatureError where examples do not fit the network.
@@ -94,7 +100,10 @@ def fit(
     step = compile_step(engine, network, settings, objective=objective, change_gradients=change_gradients)
     compiled = time.monotonic()
     with threadpool_limits(1):
-        kept = _run(step, objective, training, validation, settings, progress)
+        at = None
+        if checkpoint is not None:
+            at = Checkpoint(checkpoint, identity_of(network, training, validation, settings, engine))
+        kept = _run(step, objective, training, validation, settings, at, progress)
     return FitResult(
         network=parameters.fill(step.blank, kept.best),
         history=kept.history,
@@ -111,11 +120,14 @@ def _run(
     training: Source,
     validation: Source | None,
     settings: TrainingSettings,
+    checkpoint: Checkpoint | None,
     progress: Progress,
 ) -> Kept:
     """Return what is kept of all epochs."""
     loader = make_loader(training, step.blank.config, settings)
     kept = Kept(window=settings.averaged_epochs if settings.keep == "averaged" else 1)
+    if checkpoint is not None:
+        kept = checkpoint.resume(step, kept, progress)
     while not finished(kept.history, settings):
         number = len(kept.history) + 1
         started = time.monotonic()
@@ -129,6 +141,8 @@ def _run(
             if not math.isfinite(held_out.loss):
                 raise diverged(number, len(loader), f"validation loss {held_out.loss}")
         kept = kept.with_epoch(Epoch(number, loss, held_out, speed, time.monotonic() - started), candidate)
+        if checkpoint is not None:
+            checkpoint.save(step, kept)
         progress.update(number, settings.epochs, **facts_of(kept.history[-1]))
     return kept
 

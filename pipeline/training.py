@@ -28,6 +28,7 @@ from pipeline.taxonomy import Taxonomy
 
 __all__ = ["FitResult", "fit", "train", "write_probe"]
 
+CHECKPOINT = "checkpoint.h5"
 N_PROBE = 64  # items whose probabilities an export is checked against
 
 
@@ -39,6 +40,7 @@ def train(
     taxonomy: Path | None = None,
     loss: Loss | None = None,
     change_gradients: ChangeGradients | None = None,
+    work: Path | None = None,
     progress: Progress,
 ) -> None:
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
@@ -47,12 +49,14 @@ def train(
 
     parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
+    The checkpoint of an earlier attempt in the directory `work` is gone on from.
     """
     data = open_parts(features_folder)
     parents = () if taxonomy is None else Taxonomy.from_json(taxonomy.read_text("utf-8")).parents
     config = NetworkConfig.of(settings.network, data.widths, parents)
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
     training, validation = held(data.train), held(data.validation)
+    checkpoint = None if work is None else work / CHECKPOINT
     result = fit(
         network,
         training,
@@ -60,6 +64,7 @@ def train(
         settings.training,
         loss=loss,
         change_gradients=change_gradients,
+        checkpoint=checkpoint,
         progress=progress,
     )
     parameters.save(folder / "parameters.h5", result.network)
