@@ -1,7 +1,7 @@
 """The file around a model: HDF5 behind a 512-byte header with its SHA-256, checked before HDF5 opens the file.
 
     TAGLADDER MODEL
-    format 1
+    format 2
     sha256 <64 hex digits of all that follows the header>
     bytes <how many that are>
 
@@ -84,6 +84,12 @@ def verify(path: Path) -> str:
     return digest
 
 
+def version_of(path: Path) -> int:
+    """Return the format version of a file that `verify` has accepted."""
+    with path.open("rb") as stream:
+        return _version(stream.read(HEADER)) or 0
+
+
 def write_json(group: h5py.Group, name: str, value: object) -> None:
     """Store a JSON document as bytes: an attribute could not hold more than 64 KB."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -114,8 +120,8 @@ def _digest(path: Path) -> tuple[str, int]:
 def _header(version: int, digest: str, n_bytes: int) -> bytes:
     """Return the 512 bytes.
 
-    >>> _header(1, "ab", 7).rstrip(bytes(1)).decode().splitlines()
-    ['TAGLADDER MODEL', 'format 1', 'sha256 ab', 'bytes 7']
+    >>> _header(2, "ab", 7).rstrip(bytes(1)).decode().splitlines()
+    ['TAGLADDER MODEL', 'format 2', 'sha256 ab', 'bytes 7']
     """
     return (MAGIC + f"format {version}\nsha256 {digest}\nbytes {n_bytes}\n".encode()).ljust(HEADER, b"\0")
 

@@ -17,6 +17,7 @@ from pipeline.ensemble import Ensemble, together
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate, forward, member_figures
 from pipeline.features import FeatureTransform
+from pipeline.formats import catalog_facts
 from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
@@ -60,6 +61,7 @@ def export(
         taxonomy=taxonomy,
         calibration=calibration,
         clean=settings.clean,
+        catalog=catalog_facts(settings.catalog),
         provenance=provenance,
         tag_lists=TagLists.from_json(json.loads((clean_folder / "tag_lists.json").read_text("utf-8"))),
     )

@@ -1,7 +1,7 @@
 """Versions of the model file: what older ones lack, and what stands in its place.
 
-    1   one network, float32
-    2   `members` (how many networks), `catalog` (how the columns of the training items were called), `storage`
+1   one network, float32
+2   `members` (how many networks), `catalog` (how the columns of the training items were called), `storage`
 """
 
 from __future__ import annotations

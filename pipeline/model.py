@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pipeline import container, frames, parameters
+from pipeline import container, formats, frames, parameters
 from pipeline.calibration import Calibration
 from pipeline.config import CleanSettings, ScoringSettings, Settings
 from pipeline.ensemble import Ensemble, members_of, together
@@ -55,6 +55,8 @@ class Model:
     clean: CleanSettings
     provenance: Mapping[str, Any] = field(default_factory=dict)
     tag_lists: TagLists = field(default_factory=TagLists)  # by which the training tags were cleaned
+    catalog: Mapping[str, Any] = field(default_factory=dict)  # what the columns of the training items were called
+    storage: str = "float32"  # of the parameters in the file, or float16
     sha256: str = ""  # of the model file; empty for a model that was never in one
 
     def __post_init__(self) -> None:
@@ -157,6 +159,8 @@ class Model:
         def fill(root: h5py.Group) -> None:
             container.write_json(root, "network", self.network.config.to_json())
             container.write_json(root, "members", len(networks))
+            container.write_json(root, "catalog", dict(self.catalog))
+            container.write_json(root, "storage", self.storage)
             container.write_json(root, "taxonomy", self.taxonomy.to_json())
             container.write_json(root, "clean", self.clean.model_dump(mode="json"))
             container.write_json(root, "tag_lists", self.tag_lists.to_json())
@@ -164,7 +168,7 @@ class Model:
             container.write_json(root, "provenance", dict(self.provenance))
             self.transform.save(root.create_group("transform"))
             for name, member in zip(group_names(len(networks)), networks, strict=True):
-                parameters.save(root.create_group(name), member)
+                parameters.save(root.create_group(name), parameters.cast(member, self.storage))
 
         return container.write(Path(path), fill)
 
@@ -187,6 +191,8 @@ def load_model(path: Path | str) -> Model:
             clean=_load_clean(root),
             tag_lists=TagLists.from_json(container.read_json(root, "tag_lists")),
             provenance=provenance,
+            catalog=_load_catalog(root),
+            storage=_load_storage(root),
             sha256=sha256,
         )
 
@@ -202,13 +208,20 @@ def load_rules(path: Path, settings: Settings) -> tuple[Settings, TagLists]:
     return settings.model_copy(update={"clean": settings.clean.model_copy(update=rules)}), lists
 
 
+def load_catalog(path: Path) -> Mapping[str, Any]:
+    """Return what the columns of the items were called that the model of a file was trained on."""
+    with container.open_verified(path) as (root, _):
+        return _load_catalog(root)
+
+
 def _load_network(root: h5py.Group) -> FeedbackNetwork | Ensemble:
     """Return the network or the ensemble whose configuration and parameters the file holds, in float32."""
     config = NetworkConfig.from_json(container.read_json(root, "network"))
-    n_members = container.read_json(root, "members")
+    n_members = formats.read(root, "members")
     if type(n_members) is not int or not 1 <= n_members <= len(root):
         raise ModelError(f"'members' is {n_members!s:.20}, which is no number of networks that the file can hold")
-    return together([_load_member(read_group(root, name), config) for name in group_names(n_members)])
+    storage = _load_storage(root)
+    return together([_load_member(read_group(root, name), config, storage) for name in group_names(n_members)])
 
 
 def group_names(n_members: int) -> list[str]:
@@ -220,16 +233,34 @@ def group_names(n_members: int) -> list[str]:
     return ["parameters", *(f"parameters_{number}" for number in range(2, n_members + 1))]
 
 
-def _load_member(group: h5py.Group, config: NetworkConfig) -> FeedbackNetwork:
-    """Return one network."""
+def _load_member(group: h5py.Group, config: NetworkConfig, storage: str) -> FeedbackNetwork:
+    """Return one network, its parameters in float32 however they are stored."""
     if len(config.n_classes) > len(group):
         raise ModelError(f"'network' has {len(config.n_classes)} levels, more than there are parameters")
     blank = FeedbackNetwork.initialise(config, None)
     shapes = {name: value.shape for name, value in parameters.flatten(blank).items()}
     if foreign := sorted(shapes.keys() ^ set(group)):
         raise ModelError(f"parameter '{foreign[0]}' is missing, or not one of this network")
-    arrays = {name: read_array(group, name, np.float32, shape) for name, shape in shapes.items()}
+    arrays = {
+        name: read_array(group, name, storage, shape).astype(np.float32, copy=False) for name, shape in shapes.items()
+    }
     return FeedbackNetwork.load(config, arrays)
+
+
+def _load_storage(root: h5py.Group) -> str:
+    """Return the type in which the parameters are stored."""
+    storage = formats.read(root, "storage")
+    if storage not in ("float32", "float16"):
+        raise ModelError(f"'storage' is {storage!s:.20}, not float32 or float16")
+    return str(storage)
+
+
+def _load_catalog(root: h5py.Group) -> Mapping[str, Any]:
+    """Return the names of columns."""
+    catalog = formats.read(root, "catalog")
+    if not isinstance(catalog, dict):
+        raise ModelError("'catalog' is not a JSON object")
+    return catalog
 
 
 def _load_clean(root: h5py.Group) -> CleanSettings:

@@ -1,4 +1,4 @@
-"""Stage 5 without Luigi: a file of items, read as stage 1 reads it, is scored; its results appear whole or not at all."""
+"""Stage 5 without Luigi: a file of items, read as stage 1 reads it, is scored; results appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipeline import artifacts
 from pipeline.cleaning import clean
 from pipeline.config import Settings, make_settings
 from pipeline.errors import CatalogError, PipelineError, SettingsError
+from pipeline.identity import significant
 from pipeline.inputs import input_paths
 from pipeline.model import load_catalog, load_rules
 from pipeline.progress import SILENT, Progress
@@ -42,7 +43,7 @@ def score_file(
         raise SettingsError(f"{out}: exists; name a directory that does not")
     chosen, lists = load_rules(model, settings_for(file, model, settings or {}))
     expected = {named.path: _digest(Path(named.path)) for named in input_paths(chosen, role="scoring")}
-    facts = {"inputs": expected, "model": _digest(model), "settings": chosen.scoring.model_dump(mode="json")}
+    facts = {"inputs": expected, "model": _digest(model), "settings": significant(chosen, "score")}
 
     def write(folder: Path) -> None:
         cleaned = folder.with_name("clean")
@@ -66,9 +67,11 @@ def settings_for(file: str, model: Path, changes: Mapping[str, Mapping[str, Any]
     """Return the settings by which a file is read: the columns of the model's training catalog, with changes."""
     for section, values in changes.items():
         if section not in SECTIONS:
-            raise SettingsError(f"[{section}] {', '.join(values)}: has no effect on scoring; {', '.join(SECTIONS)} have")
+            raise SettingsError(
+                f"[{section}] {', '.join(values)}: has no effect on scoring; {', '.join(SECTIONS)} have"
+            )
     scoring = {"items": file, **changes.get("scoring", {})}
-    catalog = load_catalog(model).model_dump() | {"tags": scoring.get("tags", "")}
+    catalog = dict(load_catalog(model)) | {"tags": scoring.get("tags", "")}
     if not catalog["tags"]:  # These are columns of the file of tags.
         catalog |= {"tags_count": "", "tags_user": ""}
     catalog |= changes.get("catalog", {})

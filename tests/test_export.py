@@ -220,7 +220,9 @@ def test_scoring_the_clean_items_gives_what_the_shards_give(tmp_path):
     folder = run_export(make_stages(tmp_path), "unpublished")
     publish(tmp_path, "export", lambda build: (folder / "model.h5").rename(build / "model.h5"))
     (tmp_path / "scores").mkdir()
-    score(SETTINGS, tmp_path / "export" / "model.h5", tmp_path / "clean", tmp_path / "scores", run="r1", progress=SILENT)
+    score(
+        SETTINGS, tmp_path / "export" / "model.h5", tmp_path / "clean", tmp_path / "scores", run="r1", progress=SILENT
+    )
     rows = {row["item_id"]: row for row in pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()}
     model, data = load_model(tmp_path / "export" / "model.h5"), shards.read(tmp_path / "features")
     logits = model.network.logits(Inputs(data.test.tag_index, data.test.features))

@@ -27,13 +27,13 @@ def saved(tmp_path_factory):
     return path
 
 
-def craft(saved, path, change):
+def craft(saved, path, change, *, version=container.VERSION):
     """Change a model file within HDF5, and give it the checksum that it then needs."""
     shutil.copyfile(saved, path)
     with h5py.File(path, "r+") as file:
         change(file)
     with path.open("r+b") as stream:
-        stream.write(container._header(container.VERSION, *container._digest(path)))
+        stream.write(container._header(version, *container._digest(path)))
     return path
 
 
@@ -86,7 +86,7 @@ def test_the_same_model_gives_the_same_bytes(saved, tmp_path):
 
 def test_the_header_can_be_read_by_people(saved):
     lines = saved.read_bytes()[:512].rstrip(b"\0").decode().splitlines()
-    assert lines[:2] == ["TAGLADDER MODEL", "format 1"]
+    assert lines[:2] == ["TAGLADDER MODEL", "format 2"]
     assert lines[2] == f"sha256 {load_model(saved).sha256}"
     assert lines[3] == f"bytes {saved.stat().st_size - 512}"
 
@@ -172,9 +172,31 @@ def test_an_absent_file_a_folder_and_a_foreign_file_are_told(tmp_path):
 
 def test_a_later_format_asks_for_a_newer_version(saved, tmp_path):
     path = tmp_path / "model.h5"
-    path.write_bytes(saved.read_bytes().replace(b"format 1", b"format 2", 1))
-    with pytest.raises(ModelError, match="format 2, this version reads up to 1; install a newer version"):
+    path.write_bytes(saved.read_bytes().replace(b"format 2", b"format 3", 1))
+    with pytest.raises(ModelError, match="format 3, this version reads up to 2; install a newer version"):
         load_model(path)
+
+
+def as_version_1(file):
+    """Take out what files of version 1 did not have."""
+    for name in ("members", "catalog", "storage"):
+        del file[name]
+
+
+def test_a_file_of_version_1_is_read_as_what_it_was(saved, tmp_path):
+    old = load_model(craft(saved, tmp_path / "model.h5", as_version_1, version=1))
+    assert (old.storage, old.catalog) == ("float32", {})
+    assert old.predict([["zombies", "war"]]) == load_model(saved).predict([["zombies", "war"]])
+
+
+def test_what_version_1_lacked_a_file_of_version_2_must_have(saved, tmp_path):
+    with pytest.raises(ModelError, match="take it again from the stage 'export'"):
+        load_model(craft(saved, tmp_path / "model.h5", as_version_1))
+
+
+def test_a_format_from_before_the_first_says_what_to_do(saved, tmp_path):
+    with pytest.raises(ModelError, match="format 0, this version reads from 1 on; train the model again"):
+        load_model(craft(saved, tmp_path / "model.h5", lambda file: None, version=0))
 
 
 def test_every_random_mutation_is_noticed_before_hdf5_opens_the_file(saved, tmp_path, monkeypatch):
@@ -224,6 +246,10 @@ CRAFTED = {
     "a calibration of nothing": with_json("calibration", lambda value: {"legal": [0, 0], "raw": [1, 1]}),
     "clean settings of tomorrow": with_json("clean", lambda value: {**value, "stem": True}),
     "provenance of words": with_json("provenance", lambda value: "trust me"),
+    "a catalog of words": with_json("catalog", lambda value: "items"),
+    "a storage of tomorrow": with_json("storage", lambda value: "float8"),
+    "a storage that it does not have": with_json("storage", lambda value: "float16"),
+    "more members than groups": with_json("members", lambda value: 10**9),
     "deep JSON": with_bytes("provenance", b"[" * 100_000 + b"]" * 100_000),
     "JSON that is not UTF-8": with_bytes("provenance", b'{"a": "\xff"}'),
     "a link within": lambda file: file.__setitem__("more", h5py.SoftLink("/network")),
