@@ -97,7 +97,7 @@ def test_what_is_saved_comes_back_and_scores_the_same(saved):
 @pytest.mark.parametrize("members", [0, -1, 10**12, 3.0, True, "3", None, [3]])
 def test_a_file_that_says_an_impossible_number_of_members_is_refused(saved, tmp_path, members):
     path = craft(saved, tmp_path / "model.h5", with_json("members", lambda _: members))
-    with pytest.raises(ModelError, match="'members' is .* no number of networks"):
+    with pytest.raises(ModelError, match=r"'members' is .* no number of networks"):
         load_model(path)
 
 
