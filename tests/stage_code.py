@@ -38,6 +38,7 @@ WITHOUT_EFFECT = {
     "pipeline.config_types",
     "pipeline.digests",
     "pipeline.errors",
+    "pipeline.explain",
     "pipeline.frontend",
     "pipeline.identity",
     "pipeline.locks",
@@ -45,6 +46,7 @@ WITHOUT_EFFECT = {
     "pipeline.progress",
     "pipeline.refresh",
     "pipeline.sample",
+    "pipeline.score_file",
     "pipeline.summary",
 }
 
