@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 LABEL = pa.dictionary(pa.int32(), pa.string())
 
 
-def schema(model: Model, item_id: pa.DataType) -> pa.Schema:
+def schema(model: Model, item_id: pa.DataType, *, embeddings: Sequence[str] = ()) -> pa.Schema:
     """Return the columns of the scores; labels are dictionary-encoded, list columns run from the best path down.
 
-    Raises SettingsError where a level is called like another column.
+    Each of the layers `embeddings` has a column of its own. Raises SettingsError where a level is called like another
+    column.
     """
     fields: list[tuple[str, pa.DataType]] = [("item_id", item_id), ("title", pa.string())]
     for level in model.taxonomy.levels:
@@ -35,6 +37,8 @@ def schema(model: Model, item_id: pa.DataType) -> pa.Schema:
         ("given_path", pa.list_(pa.string())),
         ("n_tags", pa.int32()),
         ("n_unseen_tags", pa.int32()),
+        ("no_known_tags", pa.bool_()),
+        *((embedding_column(layer), pa.list_(pa.float32())) for layer in embeddings),
         ("model", LABEL),
     ]
     names = [name for name, _ in fields] + ["names"]  # scores.h5 has a dataset of that name
@@ -44,26 +48,60 @@ def schema(model: Model, item_id: pa.DataType) -> pa.Schema:
     return pa.schema(fields)
 
 
+def embedding_column(layer: str) -> str:
+    """Return what the column of a layer's output is called.
+
+    >>> embedding_column("hidden")
+    'embedding_hidden'
+    """
+    return f"embedding_{layer}"
+
+
 def n_paths(model: Model, scoring: ScoringSettings) -> int:
     """Return how many paths an item gets: raw heads give one, and no more than there are."""
     return min(scoring.n_best, len(model.taxonomy.paths)) if scoring.decoding == "legal" else 1
 
 
-def label_columns(model: Model, decoded: Decoded, *, n_rows: int) -> tuple[list[pa.Array], list[pa.Array]]:
-    """Return the columns of the levels, and those of the paths, of the first `n_rows`."""
+def label_columns(
+    model: Model, decoded: Decoded, *, n_rows: int, thresholds: Sequence[float] = ()
+) -> tuple[list[pa.Array], list[pa.Array]]:
+    """Return the columns of the levels, and those of the paths, of the first `n_rows`.
+
+    Labels and `path` end above the first level whose probability is below its threshold (one for all, or one a
+    level); probabilities and best paths stay. Raises SettingsError where there are thresholds for other levels.
+    """
     classes, n_levels = decoded.classes[:n_rows], decoded.classes.shape[2]
     codes = np.stack([model.label_codes[k][classes[:, :, k]] for k in range(n_levels)], axis=2)
+    best = np.where(_certain(decoded.level_probability[:n_rows], thresholds), codes[:, 0], -1)
     levels = []
     for k in range(n_levels):
-        levels += [_encoded(model, codes[:, 0, k]), pa.array(decoded.level_probability[:n_rows, k], pa.float32())]
+        levels += [_encoded(model, best[:, k]), pa.array(decoded.level_probability[:n_rows, k], pa.float32())]
     probability = decoded.path_probability[:n_rows]
     offsets = _offsets(np.full(n_rows, codes.shape[1]))
     return levels, [
-        _paths(model, codes[:, 0]),
+        _paths(model, best),
         pa.array(np.ascontiguousarray(probability[:, 0]), pa.float32()),
         pa.ListArray.from_arrays(offsets, _paths(model, codes.reshape(-1, n_levels))),
         pa.ListArray.from_arrays(offsets, pa.array(probability.ravel(), pa.float32())),
     ]
+
+
+def list_column(values: npt.NDArray[np.float32]) -> pa.ListArray:
+    """Return the rows of a matrix, (n, width), as lists."""
+    return pa.ListArray.from_arrays(_offsets(np.full(len(values), values.shape[1])), pa.array(values.ravel()))
+
+
+def _certain(probability: npt.NDArray[np.floating[Any]], thresholds: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Return for each level, (n, n_levels), whether its probability and all above it reach their thresholds.
+
+    >>> _certain(np.array([[0.9, 0.4, 0.8]]), (0.5,)).tolist()
+    [[True, False, False]]
+    """
+    if len(thresholds) not in (0, 1, probability.shape[1]):
+        raise SettingsError(
+            f"[scoring] thresholds: {len(thresholds)} values for the {probability.shape[1]} levels of the model"
+        )
+    return np.logical_and.accumulate(probability >= np.array(thresholds or (0.0,)), axis=1)
 
 
 def _paths(model: Model, codes: npt.NDArray[np.int32]) -> pa.ListArray:

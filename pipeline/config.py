@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config_learning import NetworkSettings, TrainingSettings
-from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Weights
+from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Shares, Weights
 from pipeline.errors import SettingsError
 
 # What the clean items and the scores call their own columns; scores.h5 has `names` besides.
@@ -31,7 +31,7 @@ COLUMNS = {
     "path_probability",
     "best_paths",
 }
-COLUMNS |= {"best_path_probabilities", "given_path", "n_tags", "n_unseen_tags", "model", "names"}
+COLUMNS |= {"best_path_probabilities", "given_path", "n_tags", "n_unseen_tags", "no_known_tags", "model", "names"}
 SAMPLE = Path(__file__).parent / "sample" / "movies.csv"
 
 
@@ -232,6 +232,13 @@ class ScoringSettings(Section):
         "legal", description="legal: best path of the taxonomy; raw: best label of each level"
     )
     n_best: int = Field(3, ge=1, le=100, description="best paths given for an item")
+    thresholds: Shares = Field(
+        (),
+        description="a less certain label is left empty, and so are those below: a value, or one a level; empty: none",
+    )
+    embeddings: Names = Field(
+        (), description="layers of the network whose output stands beside the scores, such as hidden, state_1"
+    )
     batch_size: int = Field(
         2048, ge=1, le=1_000_000, description="items of a forward pass; a part of the identity, as it moves last bits"
     )
@@ -242,6 +249,8 @@ class ScoringSettings(Section):
         for name in ("tags", "labels"):
             if getattr(self, name) and not self.items:
                 raise ValueError(f"{name}: {getattr(self, name)} is given without items, which it belongs to")
+        if len(set(self.embeddings)) != len(self.embeddings):
+            raise ValueError(f"embeddings: {', '.join(self.embeddings)} names a layer twice")
         return self
 
 
@@ -278,6 +287,10 @@ class Settings(Section):
         if self.clean.min_tag_users > 1 and not self.catalog.tags_user:
             raise ValueError(
                 "clean.min_tag_users: needs to know who gave a tag; name the column in [catalog] tags_user"
+            )
+        if len(self.scoring.thresholds) not in (0, 1, len(self.catalog.levels)):
+            raise ValueError(
+                f"scoring.thresholds: {len(self.scoring.thresholds)} values for {len(self.catalog.levels)} levels"
             )
         weights = self.training.level_weights
         if weights and not any(weights):

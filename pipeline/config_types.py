@@ -27,12 +27,13 @@ def _split_lengths(value: object) -> object:
     >>> _split_lengths("400, 100"), _split_lengths(400)
     (('400', '100'), (400,))
     """
-    return (value,) if isinstance(value, int) else split_names(value)
+    return (value,) if isinstance(value, int | float) else split_names(value)
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(split_names)]
 Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_lengths)]
+Shares = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_split_lengths)]
 FilePath = Annotated[str, AfterValidator(expanduser)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -197,7 +197,7 @@ def significant(settings: Settings, stage: str) -> dict[str, Any]:
 
     >>> from pipeline.config import Settings
     >>> sorted(significant(Settings(), "score")["scoring"])
-    ['batch_size', 'decoding', 'n_best', 'part_items']
+    ['batch_size', 'decoding', 'embeddings', 'n_best', 'part_items', 'thresholds']
     """
     if stage == "drift":
         return {"clean": settings.clean.model_dump(mode="json", include=DRIFT)}

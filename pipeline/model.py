@@ -43,6 +43,11 @@ class Prediction:
     n_tags: int  # distinct clean tags; 0: the probabilities are what the model expects of any item
     n_unseen_tags: int  # of these, how many the model has not learned
 
+    @property
+    def no_known_tags(self) -> bool:
+        """Return whether no tag of the item has been learned."""
+        return self.n_tags == self.n_unseen_tags
+
 
 @dataclass(frozen=True, eq=False)
 class Model:

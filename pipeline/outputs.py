@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.sparse import csc_matrix
 
+from pipeline import frames
 from pipeline.calibration import cool
 from pipeline.decoding import marginals, path_probabilities
 from pipeline.errors import ModelError
-from pipeline.scoring import fill_up
+from pipeline.features import Features
+from pipeline.network import Inputs
 
 if TYPE_CHECKING:
     from pipeline.model import Model
@@ -27,8 +30,7 @@ def probabilities(model: Model, items: pa.RecordBatch, batch_size: int) -> list[
     the last level are the probabilities of the paths.
     """
     found = [np.zeros((items.num_rows, size), np.float32) for size in model.taxonomy.n_classes]
-    names = [f"logits_{level}" for level in range(1, len(found) + 1)]
-    for rows, logits in _passes(model, items, names, batch_size=batch_size):
+    for rows, logits, _ in _passes(model, items, (), batch_size=batch_size):
         paths = path_probabilities(cool(logits, model.calibration.legal), model.taxonomy)
         for level, values in zip(found, marginals(paths, model.taxonomy), strict=True):
             level[rows] = values[: rows.stop - rows.start]
@@ -40,21 +42,47 @@ def representations(model: Model, items: pa.RecordBatch, batch_size: int, *, lay
 
     Raises ModelError for a layer that the network does not have, and for one that gives no row of numbers an item.
     """
-    if layer not in model.network.names:
-        raise ModelError(f"layer '{layer}' is not one of {', '.join(model.network.names)}")
-    parts = []
-    for rows, (values,) in _passes(model, items, [layer], batch_size=batch_size):
-        if values.ndim != 2 or len(values) != batch_size:
+    passes = _passes(model, items, (layer,), batch_size=batch_size)
+    return np.concatenate([values[: rows.stop - rows.start] for rows, _, (values,) in passes])
+
+
+def width_of(model: Model, layer: str) -> int:
+    """Return how many numbers a layer gives for an item. Raises ModelError as `representations` does."""
+    return int(representations(model, frames.read(model, []), 1, layer=layer).shape[1])
+
+
+def forward(model: Model, inputs: Inputs, layers: Sequence[str]) -> tuple[Sequence[Floats], Sequence[Floats]]:
+    """Return the logits of every level, and the outputs of the layers; what they share is computed once."""
+    network = model.network
+    if not layers:
+        return network.logits(inputs), ()
+    if unknown := [layer for layer in layers if layer not in network.names]:
+        raise ModelError(f"layer '{unknown[0]}' is not one of {', '.join(network.names)}")
+    n_levels = len(model.taxonomy.levels)
+    found = network.outputs(inputs, [*(f"logits_{level}" for level in range(1, n_levels + 1)), *layers])
+    for layer, values in zip(layers, found[n_levels:], strict=True):
+        if values.ndim != 2 or len(values) != len(inputs.tag_index):
             raise ModelError(f"layer '{layer}' does not give a row of numbers for each item")
-        parts.append(values[: rows.stop - rows.start])
-    return np.concatenate(parts)
+    return found[:n_levels], found[n_levels:]
+
+
+def fill_up(features: Features, *, n_rows: int) -> Inputs:
+    """Return the network's inputs with rows of nothing below, n_rows in all."""
+    missing = n_rows - features.n_items
+    sparse = features.features
+    inner = (sparse.data, sparse.indices, sparse.indptr)
+    return Inputs(
+        tag_index=np.pad(features.tag_index, ((0, missing), (0, 0))),
+        features=csc_matrix(inner, shape=(n_rows, sparse.shape[1])) if sparse.shape[1] else None,
+        dense=np.pad(features.dense, ((0, missing), (0, 0))) if features.dense.shape[1] else None,
+    )
 
 
 def _passes(
-    model: Model, items: pa.RecordBatch, names: Sequence[str], *, batch_size: int
-) -> Iterator[tuple[slice, Sequence[Floats]]]:
-    """Yield the rows and the outputs of the named layers, `batch_size` rows of them, of each forward pass."""
+    model: Model, items: pa.RecordBatch, layers: Sequence[str], *, batch_size: int
+) -> Iterator[tuple[slice, Sequence[Floats], Sequence[Floats]]]:
+    """Yield rows, logits and the outputs of the layers, `batch_size` rows of them, of each forward pass."""
     for start in range(0, max(items.num_rows, 1), batch_size):
         batch = items.slice(start, batch_size)
         inputs = fill_up(model.transform.transform(batch), n_rows=batch_size)
-        yield slice(start, start + batch.num_rows), model.network.outputs(inputs, names)
+        yield slice(start, start + batch.num_rows), *forward(model, inputs, layers)

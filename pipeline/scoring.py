@@ -17,16 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import csc_matrix
 
 from pipeline.calibration import cool
-from pipeline.columns import given_path, label_columns, n_paths, schema
+from pipeline.columns import embedding_column, given_path, label_columns, list_column, n_paths, schema
 from pipeline.config import ScoringSettings, Settings
 from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError
-from pipeline.features import Features
 from pipeline.model import Model, load_model
-from pipeline.network import Inputs
+from pipeline.outputs import fill_up, forward, width_of
 from pipeline.progress import Progress
 from pipeline.tagging import select_tags
 from pipeline.writers import HDF5Writer, ParquetWriter
@@ -48,7 +46,7 @@ def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: Sc
     size = scoring.batch_size
     starts = range(0, batch.num_rows, size)
     parts = [_score_pass(model, batch.slice(start, size), scoring) for start in starts]
-    table = pa.Table.from_batches(parts, schema=schema(model, batch.schema.field("item_id").type))
+    table = pa.Table.from_batches(parts, schema=_schema(model, batch, scoring))
     whole = table.combine_chunks().to_batches()
     return whole[0] if whole else _no_rows(table.schema)
 
@@ -65,7 +63,7 @@ def score(
     scoring = settings.scoring
     model = load_model(model_file)
     items = pq.ParquetFile(clean_folder / "items.parquet")
-    columns = schema(model, items.schema_arrow.field("item_id").type)
+    columns = schema(model, items.schema_arrow.field("item_id").type, embeddings=scoring.embeddings)
     facts = {"model": model.fingerprint, "run": run, "decoding": scoring.decoding}
     n_levels, n_best = len(model.taxonomy.levels), n_paths(model, scoring)
     widths = {
@@ -73,6 +71,7 @@ def score(
         "best_paths": (n_best, n_levels),
         "best_path_probabilities": (n_best,),
         "given_path": (n_levels,),
+        **{embedding_column(layer): (width_of(model, layer),) for layer in scoring.embeddings},
     }
     summary = Summary()
     with (
@@ -203,34 +202,30 @@ def _score_pass(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -
     """Return the scores of at most `batch_size` items, by one forward pass of that size."""
     n = batch.num_rows
     features = model.transform.transform(batch)
-    logits = model.network.logits(fill_up(features, n_rows=scoring.batch_size))
+    logits, layers = forward(model, fill_up(features, n_rows=scoring.batch_size), scoring.embeddings)
     if scoring.decoding == "legal":
         temperatures = model.calibration.legal
         decoded = decode(cool(logits, temperatures), model.taxonomy, n_best=scoring.n_best)
     else:
         decoded = decode_raw(cool(logits, model.calibration.raw))
     titles = batch.column("title") if "title" in batch.schema.names else pa.nulls(n)
-    levels, paths = label_columns(model, decoded, n_rows=n)
+    levels, paths = label_columns(model, decoded, n_rows=n, thresholds=scoring.thresholds)
+    n_tags = pc.fill_null(pc.list_value_length(batch.column("tags")), 0).cast(pa.int32())
+    n_unseen_tags = pa.array(features.n_unseen_tags, pa.int32())
     columns = [batch.column("item_id"), titles.cast(pa.string()), *levels, *paths]
     columns += [
         given_path(model, batch),
-        pc.fill_null(pc.list_value_length(batch.column("tags")), 0).cast(pa.int32()),
-        pa.array(features.n_unseen_tags, pa.int32()),
+        n_tags,
+        n_unseen_tags,
+        pc.equal(n_tags, n_unseen_tags),
+        *(list_column(values[:n]) for values in layers),
         pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([model.fingerprint])),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema(model, batch.schema.field("item_id").type))
+    return pa.RecordBatch.from_arrays(columns, schema=_schema(model, batch, scoring))
 
 
-def fill_up(features: Features, *, n_rows: int) -> Inputs:
-    """Return the network's inputs with rows of nothing below, n_rows in all."""
-    missing = n_rows - features.n_items
-    sparse = features.features
-    inner = (sparse.data, sparse.indices, sparse.indptr)
-    return Inputs(
-        tag_index=np.pad(features.tag_index, ((0, missing), (0, 0))),
-        features=csc_matrix(inner, shape=(n_rows, sparse.shape[1])) if sparse.shape[1] else None,
-        dense=np.pad(features.dense, ((0, missing), (0, 0))) if features.dense.shape[1] else None,
-    )
+def _schema(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -> pa.Schema:
+    return schema(model, batch.schema.field("item_id").type, embeddings=scoring.embeddings)
 
 
 def _no_rows(columns: pa.Schema) -> pa.RecordBatch:

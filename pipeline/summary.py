@@ -88,7 +88,7 @@ def example_lines(examples: Sequence[Mapping[str, Any]]) -> list[str]:
     []
     """
     lines = [
-        f"  {found['title'] or found['item_id']}: {' > '.join(found['path'])}  ({found['path_probability']:.2f})"
+        f"  {found['title'] or found['item_id']}: {' > '.join(found['path']) or '(no label)'}  ({found['path_probability']:.2f})"
         for found in examples
     ]
     return ["predictions    of items without labels first", *lines] if lines else []

@@ -5,6 +5,7 @@ Both writers take the record batches of `scoring.score_batch`: labels are dictio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP = 65_536  # rows of a Parquet row group
-BLOCK = 16_384  # rows of an HDF5 chunk
+BLOCK = 16_384  # most rows of an HDF5 chunk
+CHUNK_BYTES = 8 << 20  # and most bytes of one
 Array = npt.NDArray[Any]
 
 
@@ -155,7 +157,7 @@ class HDF5Writer(_Writer):
             name,
             shape=(0, *width),
             maxshape=(None, *width),
-            chunks=(BLOCK, *width),
+            chunks=(_chunk_rows(dtype, width), *width),
             dtype=dtype,
             # Strings lie in the heap of the file, which filters do not reach.
             **({} if h5py.check_string_dtype(dtype) else {"compression": "gzip", "compression_opts": 1}),
@@ -203,6 +205,15 @@ def _stored_type(kind: pa.DataType) -> Any:
     if pa.types.is_dictionary(kind):
         return np.dtype(np.int32)
     return h5py.string_dtype() if pa.types.is_string(kind) else np.dtype(kind.to_pandas_dtype())
+
+
+def _chunk_rows(dtype: Any, width: tuple[int, ...]) -> int:
+    """Return how many rows a chunk has.
+
+    >>> _chunk_rows(np.dtype(np.float32), (3,)), _chunk_rows(np.dtype(np.float32), (4096,))
+    (16384, 512)
+    """
+    return max(1, min(BLOCK, CHUNK_BYTES // (math.prod(width) * dtype.itemsize)))
 
 
 def _without_nul(text: str | None) -> str:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from small_model import TAXONOMY, make_items, make_model
 
 from pipeline import artifacts
-from pipeline.config import ScoringSettings, Settings
+from pipeline.config import ScoringSettings, Settings, make_settings
 from pipeline.decoding import decode, decode_raw
-from pipeline.errors import CatalogError, FeatureError, SettingsError
+from pipeline.errors import CatalogError, FeatureError, ModelError, SettingsError
 from pipeline.network import Inputs
 from pipeline.progress import SILENT, Progress
 from pipeline.scoring import score, score_batch
@@ -25,7 +25,7 @@ MODEL = make_model()
 RAW = ScoringSettings(decoding="raw")
 COLUMNS = [
     *("item_id", "title", "genre", "genre_probability", "theme", "theme_probability", "path", "path_probability"),
-    *("best_paths", "best_path_probabilities", "given_path", "n_tags", "n_unseen_tags", "model"),
+    *("best_paths", "best_path_probabilities", "given_path", "n_tags", "n_unseen_tags", "no_known_tags", "model"),
 ]
 
 
@@ -126,6 +126,9 @@ def test_an_item_without_tags_is_scored_and_flagged():
     scores = scores_of(items)
     assert scores["n_tags"] == [0, 0, 1]
     assert scores["n_unseen_tags"] == [0, 0, 1]
+    assert scores["no_known_tags"] == [True, True, True]
+    known = pa.RecordBatch.from_pydict({"item_id": [1], "tags": [["unheard of", "war"]]})
+    assert scores_of(known)["no_known_tags"] == [False]
     assert scores["path"][0] == scores["path"][1]
     assert all(0 < p < 1 for p in scores["path_probability"])
 
@@ -196,6 +199,77 @@ def test_whatever_the_tags_the_path_is_legal_and_its_probabilities_agree(rows):
         assert scores["n_tags"][k] == len(set(rows[k]))
 
 
+# --- thresholds
+
+
+@pytest.mark.parametrize("thresholds", [(0.3,), (0.4, 0.25), (0.2, 0.5), (1.0,)])
+@pytest.mark.parametrize("decoding", ["legal", "raw"])
+def test_below_a_threshold_a_label_is_left_empty_and_so_are_those_below_it(thresholds, decoding):
+    items = make_items(40)
+    plain, cut = scores_of(items, decoding=decoding), scores_of(items, decoding=decoding, thresholds=thresholds)
+    genre_wanted, theme_wanted = thresholds * 2 if len(thresholds) == 1 else thresholds
+    for k in range(40):
+        has_genre = plain["genre_probability"][k] >= genre_wanted
+        has_theme = has_genre and plain["theme_probability"][k] >= theme_wanted
+        assert cut["genre"][k] == (plain["genre"][k] if has_genre else None)
+        assert cut["theme"][k] == (plain["theme"][k] if has_theme else None)
+        assert cut["path"][k] == plain["path"][k][: has_genre + has_theme]
+    if decoding == "legal" and thresholds == (0.4, 0.25):
+        assert {len(path) for path in cut["path"]} == {0, 1, 2}
+
+
+def test_thresholds_leave_probabilities_and_best_paths_as_they_are():
+    plain, cut = scores_of(make_items(20)), scores_of(make_items(20), thresholds=(0.9,))
+    assert plain["path"] != cut["path"]
+    for column in ("genre_probability", "theme_probability", "path_probability", "best_paths"):
+        assert plain[column] == cut[column]
+
+
+def test_a_probability_at_its_threshold_is_enough():
+    scores = scores_of(make_items(1))
+    at = scores_of(make_items(1), thresholds=(float(scores["genre_probability"][0]), 1.0))
+    assert at["path"] == [scores["path"][0][:1]]
+
+
+def test_thresholds_for_other_levels_are_refused():
+    with pytest.raises(SettingsError, match="3 values for the 2 levels of the model"):
+        scores_of(make_items(1), thresholds=(0.1, 0.2, 0.3))
+    with pytest.raises(SettingsError, match="scoring.thresholds: 2 values for 3 levels"):
+        make_settings({"scoring": {"thresholds": "0.5, 0.5"}})
+    assert make_settings({"scoring": {"thresholds": "0.5"}}).scoring.thresholds == (0.5,)
+
+
+# --- inner representations
+
+
+def test_the_output_of_layers_stands_beside_the_scores():
+    items = make_items(20)
+    features = MODEL.transform.transform(items)
+    expected = MODEL.network["state_1"](Inputs(features.tag_index, features.features))
+    scores = scores_of(items, embeddings=("state_1", "hidden"), batch_size=16)
+    assert list(scores)[-3:] == ["embedding_state_1", "embedding_hidden", "model"]
+    assert np.array(scores["embedding_state_1"]) == pytest.approx(expected, abs=1e-6)
+    plain = scores_of(items, batch_size=16)
+    assert {name: scores[name] for name in plain} == plain
+
+
+def test_a_layer_that_the_network_does_not_have_is_told_before_anything_is_written(tmp_path):
+    publish_stages(tmp_path, make_items(5))
+    with pytest.raises(ModelError, match="layer 'hiden' is not one of tags, features, hidden"):
+        score_into(tmp_path, "scores", embeddings=("hiden",))
+    assert not list((tmp_path / "scores").iterdir())
+
+
+def test_embeddings_are_lists_in_parquet_and_a_matrix_in_hdf5(tmp_path):
+    publish_stages(tmp_path, make_items(20))
+    folder = score_into(tmp_path, "scores", embeddings=("hidden",), thresholds=(0.3,), batch_size=16)
+    column = pq.read_table(folder / "scores.parquet")["embedding_hidden"]
+    assert column.type == pa.list_(pa.float32())
+    with h5py.File(folder / "scores.h5") as file:
+        assert (file["embedding_hidden"].shape, file["embedding_hidden"].dtype) == ((20, 8), np.float32)
+        assert file["embedding_hidden"][:].tolist() == column.to_pylist()
+
+
 # --- a catalog
 
 
@@ -219,7 +293,14 @@ def test_parquet_and_hdf5_hold_equal_values(tmp_path, decoding):
     with h5py.File(folder / "scores.h5") as file:
         assert set(file) == {*COLUMNS, "names"}
         names = file["names"].asstr()[:]
-        for column in ("item_id", "n_tags", "n_unseen_tags", "path_probability", "best_path_probabilities"):
+        for column in (
+            "item_id",
+            "n_tags",
+            "n_unseen_tags",
+            "no_known_tags",
+            "path_probability",
+            "best_path_probabilities",
+        ):
             assert file[column][:].tolist() == table[column]
         for level in ("genre", "theme"):
             assert names[file[level][:]].tolist() == [label or "" for label in table[level]]
