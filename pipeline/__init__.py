@@ -13,11 +13,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.config import Settings, make_settings
+    from pipeline.config import SAMPLE, Settings, make_settings
+    from pipeline.config_learning import TrainingSettings
+    from pipeline.examples import Examples
+    from pipeline.fitting import fit
+    from pipeline.frontend import train_model
     from pipeline.model import Model, load_model
+    from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
     from pipeline.taxonomy import Taxonomy
 
 _HOMES = {
+    "SAMPLE": "pipeline.config",
+    "Examples": "pipeline.examples",
+    "FeedbackNetwork": "pipeline.network",
+    "Inputs": "pipeline.network",
+    "NetworkConfig": "pipeline.network",
+    "TrainingSettings": "pipeline.config_learning",
+    "fit": "pipeline.fitting",
+    "train_model": "pipeline.frontend",
     "Settings": "pipeline.config",
     "make_settings": "pipeline.config",
     "Model": "pipeline.model",
@@ -25,7 +38,21 @@ _HOMES = {
     "Taxonomy": "pipeline.taxonomy",
 }
 
-__all__ = ["Model", "Settings", "Taxonomy", "load_model", "make_settings"]
+__all__ = [
+    "SAMPLE",
+    "Examples",
+    "FeedbackNetwork",
+    "Inputs",
+    "Model",
+    "NetworkConfig",
+    "Settings",
+    "Taxonomy",
+    "TrainingSettings",
+    "fit",
+    "load_model",
+    "make_settings",
+    "train_model",
+]
 
 
 def __getattr__(name: str) -> Any:

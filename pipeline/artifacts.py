@@ -39,6 +39,7 @@ __all__ = [
     "sha256_of",
     "verified",
     "verify",
+    "write_file",
     "write_text",
 ]
 
@@ -155,11 +156,17 @@ def write_text(path: Path, text: str, *, work: Path) -> None:
 
     The temporary file lies in `work`, on the same file system; one process at a time may write a path.
     """
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), work=work)
+
+
+def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> None:
+    """Replace a file by what `write(temporary)` writes, as `write_text` does."""
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(parents=True, exist_ok=True)
         temporary = work / f"{path.name}.{os.getpid()}"
-        _write_synced(temporary, text)
+        write(temporary)
+        _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
 

@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline import parameters
 from pipeline.batches import Batch, Loader
+from pipeline.checkpoint import Checkpoint, identity_of
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.examples import Source, Tagged, survey
@@ -25,6 +27,7 @@ from pipeline.optimizer import ChangeGradients
 from pipeline.prefetch import prefetched
 from pipeline.progress import SILENT, Progress
 from pipeline.schedule import learning_rate
+from pipeline.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,10 @@ def fit(
     validation: Source | None = None,
     settings: TrainingSettings | None = None,
     *,
+    taxonomy: Taxonomy | None = None,
     loss: Loss | None = None,
     change_gradients: ChangeGradients | None = None,
+    checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> FitResult:
     """Return the network trained on the examples; the given one stays as it is.
@@ -57,11 +62,16 @@ def fit(
     neither part has items without tags. The same seed, examples and engine give the same bytes: the linear
     algebra runs on one thread.
 
+    With a `taxonomy` the accuracies of validation are those of the best legal paths, else of each level by itself.
+
     A `loss` of your own takes the place of that of the settings: it gets the log-probabilities of every level,
     (n, n_classes) each, and the labels, int32 (n, n_levels) with -1 for unknown, and returns a scalar; variables of
     the engine in training, arrays in validation (`pipeline.ops.of` has the operations of both). `change_gradients`
     gets the gradients by the names of the parameters before each update and returns those that it changes (of tables
     only the rows that a batch touches; see `pipeline.optimizer`).
+
+    After every epoch the file `checkpoint` is replaced by one of the state then; where it is there already, of the same
+    training, training goes on from it and ends with the same bytes. It belongs to these items and this loss alone.
 
     Raises TrainingError where there is nothing to train on, where an engine is missing, and in the step
     in which the loss or the gradient is no longer finite; FeatureError where examples do not fit the network.
@@ -94,7 +104,10 @@ def fit(
     step = compile_step(engine, network, settings, objective=objective, change_gradients=change_gradients)
     compiled = time.monotonic()
     with threadpool_limits(1):
-        kept = _run(step, objective, training, validation, settings, progress)
+        at = None
+        if checkpoint is not None:
+            at = Checkpoint(checkpoint, identity_of(network, training, validation, settings, engine))
+        kept = _run(step, objective, training, validation, settings, taxonomy, at, progress)
     return FitResult(
         network=parameters.fill(step.blank, kept.best),
         history=kept.history,
@@ -111,11 +124,15 @@ def _run(
     training: Source,
     validation: Source | None,
     settings: TrainingSettings,
+    taxonomy: Taxonomy | None,
+    checkpoint: Checkpoint | None,
     progress: Progress,
 ) -> Kept:
     """Return what is kept of all epochs."""
     loader = make_loader(training, step.blank.config, settings)
     kept = Kept(window=settings.averaged_epochs if settings.keep == "averaged" else 1)
+    if checkpoint is not None:
+        kept = checkpoint.resume(step, kept, progress)
     while not finished(kept.history, settings):
         number = len(kept.history) + 1
         started = time.monotonic()
@@ -125,10 +142,13 @@ def _run(
         candidate = kept.candidate
         held_out = None
         if validation is not None:
-            held_out = evaluate(parameters.fill(step.blank, candidate), validation, objective)
+            measured = parameters.fill(step.blank, candidate)
+            held_out = evaluate(measured, validation, objective, taxonomy=taxonomy)
             if not math.isfinite(held_out.loss):
                 raise diverged(number, len(loader), f"validation loss {held_out.loss}")
         kept = kept.with_epoch(Epoch(number, loss, held_out, speed, time.monotonic() - started), candidate)
+        if checkpoint is not None:
+            checkpoint.save(step, kept)
         progress.update(number, settings.epochs, **facts_of(kept.history[-1]))
     return kept
 
@@ -176,7 +196,8 @@ def run_epoch(
                 started, not_timed = time.monotonic(), len(batch.labels)
             if time.monotonic() - told > 1:
                 told = time.monotonic()
-                progress.update(number - 1, settings.epochs, epoch=number, step=f"{place:,}/{len(loader):,}", loss=loss)
+                done = number - 1 + place / len(loader)
+                progress.update(done, settings.epochs, epoch=number, step=f"{place:,}/{len(loader):,}", loss=loss)
     n_items = len(loader.examples)
     return total / n_items, (n_items - not_timed) / max(time.monotonic() - started, 1e-9)
 

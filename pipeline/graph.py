@@ -31,25 +31,41 @@ class TrainingStep:
     def __call__(self, batch: Batch, learning_rate: float) -> tuple[float, float]:
         """Change the parameters by one batch; return its loss, before the change, and the norm of its gradient."""
         values = [batch.tag_index, batch.features, batch.dense, *(batch.masks[name] for name in self.masks)]
-        values += [batch.labels, batch.rows, batch.columns, np.float32(learning_rate)]
+        values += [batch.labels, batch.rows, batch.columns, np.asarray(learning_rate, dtype_of(self.blank))]
         with np.errstate(all="ignore"):  # What is not finite is for the caller to find, and to tell.
             loss, norm = self.function(*[value for value in values if value is not None])
         return float(loss), float(norm)
+
+    def restore(self, weights: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        """Set parameters and optimizer to copies of these values, by name."""
+        for variables, values in ((self.shared, weights), (self.state, state)):
+            for name, variable in variables.items():
+                variable.set_value(values[name], borrow=False)
 
     def network(self) -> Network:
         """Return the network of arrays as it is now."""
         return parameters.fill(self.blank, optimizer.snapshot(self.shared))
 
 
+def dtype_of(network: Network) -> str:
+    """Return the dtype of a network's parameters: float32, or float64 in proofs."""
+    return str(next(iter(parameters.flatten(network).values())).dtype)
+
+
 def input_variables(
-    engine: Engine, config: NetworkConfig, *, masks: tuple[str, ...] = (), training: bool = False
+    engine: Engine,
+    config: NetworkConfig,
+    *,
+    masks: tuple[str, ...] = (),
+    training: bool = False,
+    dtype: str = "float32",
 ) -> Inputs:
-    """Return the network's inputs as variables of an engine, float32."""
+    """Return the network's inputs as variables of an engine."""
     return Inputs(
         tag_index=engine.variable("tag_index", dtype="int32", ndim=2),
-        features=engine.sparse_variable("features", dtype="float32") if config.n_features else None,
-        dense=engine.variable("dense", dtype="float32", ndim=2) if config.n_dense else None,
-        masks={name: engine.variable(f"mask_{name}", dtype="float32", ndim=2) for name in masks},
+        features=engine.sparse_variable("features", dtype=dtype) if config.n_features else None,
+        dense=engine.variable("dense", dtype=dtype, ndim=2) if config.n_dense else None,
+        masks={name: engine.variable(f"mask_{name}", dtype=dtype, ndim=2) for name in masks},
         training=training,
     )
 
@@ -62,9 +78,9 @@ def compile_step(
     objective: Goal | None = None,
     change_gradients: ChangeGradients | None = None,
 ) -> TrainingStep:
-    """Return the training step of a network of float32 arrays, which stay as they are (the step has copies).
+    """Return the training step of a network of arrays, which stay as they are (the step has copies).
 
-    The objective is what the settings ask for, unless another is given.
+    The objective is what the settings ask for, unless another is given. All is computed in the dtype of the network.
 
     The first compile takes about a minute in mode fast_run, later ones seconds: the engines keep a cache.
     """
@@ -80,9 +96,10 @@ def compile_step(
     # The layers do not know that their tables are only the rows which the batch was renumbered to.
     graph = parameters.replace(network, {parameter.name: parameter.value for parameter in learned})
     masks = ("hidden",) if settings.dropout else ()
-    inputs = input_variables(engine, network.config, masks=masks, training=True)
+    dtype = dtype_of(network)
+    inputs = input_variables(engine, network.config, masks=masks, training=True, dtype=dtype)
     labels = engine.variable("labels", dtype="int32", ndim=2)
-    learning_rate = engine.variable("learning_rate", dtype="float32", ndim=0)
+    learning_rate = engine.variable("learning_rate", dtype=dtype, ndim=0)
     objective = make_objective(settings) if objective is None else objective
     loss = objective(graph.logits(inputs), labels)
     for penalty in graph.penalties(inputs):

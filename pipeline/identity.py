@@ -63,6 +63,8 @@ UPSTREAMS: Mapping[str, tuple[str, ...]] = {
 WITHOUT_EFFECT = {"prefetch"}
 # Settings of [training] that say which networks are trained and when, not how one is.
 PLANNED = {"members", "refresh"}
+# Files that say how a model is made, and are not what it is made of.
+RULES = {"taxonomy", "aliases", "stop_list"}
 # Between the seeds of two members: ensembles of neighbouring seeds share no member.
 SEED_STEP = 1_000_003
 # Settings of [clean] that only say what may go on from there.
@@ -217,12 +219,12 @@ def _inputs(settings: Settings, role: Role, digest: Callable[[str], str | None])
 
 
 def _recipe(settings: Settings, inputs: Mapping[str, tuple[Input, ...]]) -> str:
-    """Return the fingerprint of the settings that a model is made by, and of the versions of the stages."""
+    """Return the fingerprint of the settings that a model is made by, of the files of rules, and of the versions."""
     made = {stage: [STAGE_VERSIONS[stage], significant(settings, stage)] for stage in ("clean", "features", "train")}
+    rules = [file for file in inputs["training"] if file.setting in RULES]
     start = [file.digest for file in inputs.get("start", ())] or settings.training.warm_start
-    return fingerprint(
-        {**made, "export": STAGE_VERSIONS["export"], "members": settings.training.members, "start": start}
-    )
+    others = {"export": STAGE_VERSIONS["export"], "members": settings.training.members, "start": start}
+    return fingerprint({**made, **others, "rules": _contents({"training": tuple(rules)})})
 
 
 def _contents(inputs: Mapping[str, tuple[Input, ...]]) -> dict[str, list[list[str | None]]]:

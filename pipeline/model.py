@@ -113,7 +113,7 @@ class Model:
 
         return score_batch(self, batch, clean=clean, scoring=ScoringSettings() if scoring is None else scoring)
 
-    def save(self, path: Path) -> str:
+    def save(self, path: Path | str) -> str:
         """Write the model file and return its SHA-256; the same model gives the same bytes."""
 
         networks = members_of(self.network)
@@ -130,7 +130,7 @@ class Model:
             for name, member in zip(group_names(len(networks)), networks, strict=True):
                 parameters.save(root.create_group(name), member)
 
-        return container.write(path, fill)
+        return container.write(Path(path), fill)
 
 
 def load_model(path: Path | str) -> Model:

@@ -97,7 +97,7 @@ class NetworkConfig:
             raise ModelError("parent_mask needs for each level below the top the parent of each of its classes")
 
     @classmethod
-    def of(cls, settings: NetworkSettings, widths: Widths, parents: Sequence[Sequence[int]] = ()) -> NetworkConfig:
+    def of(cls, settings: NetworkSettings, widths: Widths, parents: Sequence[Any] = ()) -> NetworkConfig:
         """Return the configuration of these settings for the features and classes of a catalog.
 
         parents are those of the taxonomy (`Taxonomy.parents`, one sequence a level, the top level's empty);

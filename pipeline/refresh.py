@@ -5,7 +5,8 @@
     pinned    it never trains: the last published model is used, whatever the other settings say
 
 A model counts from the date of the run that published it. Changed settings of what a model is made by ([catalog],
-[clean], [features], [network], [training]) train again at once, unless it is pinned.
+[clean], [features], [network], [training]), aliases, stops or a declared taxonomy train again at once, unless it is
+pinned.
 """
 
 from __future__ import annotations

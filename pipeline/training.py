@@ -13,32 +13,60 @@ from scipy import sparse
 from pipeline import batches, parameters, shards
 from pipeline.config import Settings
 from pipeline.config_learning import TrainingSettings
-from pipeline.examples import Examples, Source
+from pipeline.examples import CHUNK, Examples, Source, chunks
 from pipeline.fitting import FitResult, fit
 from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
 from pipeline.history import write_history
-from pipeline.network import FeedbackNetwork, Network, NetworkConfig
+from pipeline.network import FeedbackNetwork, Network, NetworkConfig, expert_shares
+from pipeline.objective import Loss
 from pipeline.ops import symbolic
+from pipeline.optimizer import ChangeGradients
 from pipeline.parts import Part, open_parts
 from pipeline.progress import Progress
+from pipeline.taxonomy import Taxonomy
 
 __all__ = ["FitResult", "fit", "train", "write_probe"]
 
+CHECKPOINT = "checkpoint.h5"
 N_PROBE = 64  # items whose probabilities an export is checked against
 
 
-def train(settings: Settings, features_folder: Path, folder: Path, *, progress: Progress) -> None:
+def train(
+    settings: Settings,
+    features_folder: Path,
+    folder: Path,
+    *,
+    taxonomy: Path | None = None,
+    loss: Loss | None = None,
+    change_gradients: ChangeGradients | None = None,
+    work: Path | None = None,
+    progress: Progress,
+) -> None:
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
+    taxonomy is taxonomy.json of stage 1, for the accuracies of legal paths; a network with parent_mask needs it.
     parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
+    The checkpoint of an earlier attempt in the directory `work` is gone on from.
     """
     data = open_parts(features_folder)
-    config = NetworkConfig.of(settings.network, data.widths)
+    ladder = None if taxonomy is None else Taxonomy.from_json(taxonomy.read_text("utf-8"))
+    config = NetworkConfig.of(settings.network, data.widths, () if ladder is None else ladder.parents)
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
     training, validation = held(data.train), held(data.validation)
-    result = fit(network, training, validation, settings.training, progress=progress)
+    checkpoint = None if work is None else work / CHECKPOINT
+    result = fit(
+        network,
+        training,
+        validation,
+        settings.training,
+        taxonomy=ladder,
+        loss=loss,
+        change_gradients=change_gradients,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     parameters.save(folder / "parameters.h5", result.network)
     _write_json(folder / "network.json", config.to_json())
     write_history(folder / "history.csv", result.history, settings.catalog.levels)
@@ -53,6 +81,8 @@ def train(settings: Settings, features_folder: Path, folder: Path, *, progress: 
         "compile_seconds": round(result.compile_seconds, 3),
         "seconds": round(result.seconds, 3),
     }
+    if config.experts:
+        facts["expert_shares"] = shares_of(result.network, training)
     _write_json(folder / "training.json", facts)
 
 
@@ -72,6 +102,14 @@ def write_probe(path: Path, network: Network, examples: Examples, settings: Trai
         write_array(file, "dense", dense if examples.dense is None else examples.dense)
         for level, values in enumerate(expected):
             write_array(file, f"log_probabilities_{level}", values)
+
+
+def shares_of(network: Network, training: Source) -> list[float]:
+    """Return for each expert the share of the training items on which it has a say; they sum to top_k."""
+    total = np.zeros(network.config.experts)
+    for part in chunks(training, CHUNK):
+        total += expert_shares(network, part.inputs) * len(part)
+    return [round(float(share), 6) for share in total / len(training)]
 
 
 def held(part: Part) -> Source:

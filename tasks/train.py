@@ -43,7 +43,11 @@ class TrainModel(Stage):
 
         And the items to score, so that what is wrong with them is told before training.
         """
-        found = {"plan": self.same_run(PlanRun, "plan"), "features": self.same_run(BuildFeatures, "features")}
+        found = {
+            "plan": self.same_run(PlanRun, "plan"),
+            "clean": self.same_run(CleanTags, "clean"),  # The taxonomy says which class stands above which.
+            "features": self.same_run(BuildFeatures, "features"),
+        }
         if self.scores_another_catalog:
             found["scored"] = self.same_run(CleanTags, "scored", role="scoring")
         return found
@@ -53,4 +57,9 @@ class TrainModel(Stage):
         from pipeline.training import train
 
         features = self.read("features")
-        self.publish(lambda folder, progress: train(self.settings, features, folder, progress=progress))
+        taxonomy = self.read("clean") / "taxonomy.json"
+        self.publish(
+            lambda folder, progress: train(
+                self.settings, features, folder, taxonomy=taxonomy, work=self.work, progress=progress
+            )
+        )

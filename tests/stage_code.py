@@ -38,6 +38,7 @@ WITHOUT_EFFECT = {
     "pipeline.config_types",
     "pipeline.digests",
     "pipeline.errors",
+    "pipeline.frontend",
     "pipeline.identity",
     "pipeline.locks",
     "pipeline.pointers",

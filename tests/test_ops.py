@@ -11,7 +11,7 @@ from scipy import sparse
 
 from pipeline import ops
 from pipeline.errors import FeatureError, TrainingError
-from pipeline.ops import numeric, symbolic
+from pipeline.ops import compiled, numeric, symbolic
 
 NAMES = [name for name, member in vars(ops.Ops).items() if inspect.isfunction(member) and not name.startswith("_")]
 RNG = np.random.default_rng(5)
@@ -255,7 +255,7 @@ def test_the_compile_directory_is_private(monkeypatch, tmp_path):
     open_to_all = tmp_path / "tagladder" / "theano"
     open_to_all.mkdir(parents=True)
     open_to_all.chmod(0o777)
-    folder = symbolic.private_folder("theano")
+    folder = compiled.private_folder("theano")
     assert folder == open_to_all / "0"
     assert stat.S_IMODE(open_to_all.stat().st_mode) == stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert f"base_compiledir={folder}" in symbolic.complete_flags("", engine="theano").split(",")
@@ -264,21 +264,36 @@ def test_the_compile_directory_is_private(monkeypatch, tmp_path):
 def test_two_processes_compile_into_directories_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = (
-        "import sys; from pipeline.ops import symbolic; print(symbolic.private_folder('theano'), flush=True); input()"
+        "import sys; from pipeline.ops import compiled; print(compiled.private_folder('theano'), flush=True); input()"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdin is not None and other.stdout is not None
     assert other.stdout.readline().strip() == str(tmp_path / "tagladder" / "theano" / "0")
-    assert symbolic.private_folder("theano").name == "1"
-    assert symbolic.private_folder("theano").name == "1"  # this process keeps what it has
+    assert compiled.private_folder("theano").name == "1"
+    assert compiled.private_folder("theano").name == "1"  # this process keeps what it has
     other.communicate("\n")
+
+
+def test_a_new_directory_begins_as_a_copy_of_the_first_without_its_locks(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "take", lambda path: None if path.name == "0.lock" else 1)  # another process has it
+    monkeypatch.setattr(compiled, "_directories", {})
+    first = tmp_path / "tagladder" / "theano" / "0"
+    for name in ("compiledir/tmpab/key.pkl", "compiledir/lock_dir/lock", "numba/reshape.nbi", ".lock"):
+        (first / name).parent.mkdir(parents=True, exist_ok=True)
+        (first / name).write_text(name)
+    second = compiled.private_folder("theano")
+    assert second.name == "1"
+    files = {path.relative_to(second).as_posix() for path in second.rglob("*") if path.is_file()}
+    assert files == {"compiledir/tmpab/key.pkl", "numba/reshape.nbi"}
+    assert stat.S_IMODE(second.stat().st_mode) == 0o700
 
 
 def test_a_cache_that_cannot_be_used_gives_a_private_temporary_directory(monkeypatch, tmp_path):
     (tmp_path / "tagladder").write_text("a file in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(symbolic.tempfile, "tempdir", str(tmp_path))
-    folder = symbolic.private_folder("theano")
+    monkeypatch.setattr(compiled.tempfile, "tempdir", str(tmp_path))
+    folder = compiled.private_folder("theano")
     assert folder.name.startswith("tagladder-theano-")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 

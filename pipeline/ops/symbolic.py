@@ -11,21 +11,17 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import stat
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ArtifactError, TrainingError
-from pipeline.locks import take
+from pipeline.errors import TrainingError
+from pipeline.ops.compiled import private_folder
 
 Variable = Any  # an expression, input or shared variable of an engine
 ENGINES = ("theano", "pytensor")
@@ -269,41 +265,6 @@ def complete_flags(flags: str, *, engine: str) -> str:
         wanted["base_compiledir"] = str(private_folder(engine))
     added = [f"{name}={value}" for name, value in wanted.items() if name.replace("__", ".") not in given]
     return ",".join([part.strip() for part in flags.split(",") if part.strip()] + added)
-
-
-def private_folder(engine: str) -> Path:
-    """Return a compile directory that only this user can enter (mode 0700) and no other process compiles into.
-
-    The engines lock theirs while they compile: processes that share one wait for each other, so each takes
-    the first that is free of a numbered row, and keeps it until it ends. The row stands in the user's cache
-    (XDG_CACHE_HOME, else ~/.cache); where that cannot be written, or is another user's, a new temporary
-    directory is taken, which is compiled into afresh.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = base / "tagladder" / engine
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
-        facts = folder.stat()
-        if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) == 0o700 and os.access(folder, os.W_OK):
-            return next(numbered for numbered in (folder / str(n) for n in count()) if _taken(numbered))
-    except (OSError, RuntimeError, ArtifactError):
-        pass
-    return Path(tempfile.mkdtemp(prefix=f"tagladder-{engine}-"))
-
-
-_directories: dict[Path, int] = {}  # compile directories of this process, with the descriptors of their locks
-
-
-def _taken(folder: Path) -> bool:
-    """Return whether this process has the directory to itself, now or since earlier."""
-    if folder not in _directories:
-        descriptor = take(folder.with_name(f"{folder.name}.lock"))
-        if descriptor is None:
-            return False
-        _directories[folder] = descriptor
-        folder.mkdir(exist_ok=True, mode=0o700)
-    return True
 
 
 def _forget_extensions() -> None:
