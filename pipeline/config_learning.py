@@ -23,7 +23,7 @@ class NetworkSettings(Section):
     label_feedback: bool = Field(False, description="the expected label of a level is fed into the next step")
     parent_mask: bool = Field(False, description="a level's logits are moved by the log-probabilities of the parents")
     experts: int = Field(0, ge=0, le=1024, description="experts behind a top-k gate; 0: none")
-    top_k: int = Field(2, ge=1, description="experts that decide on an item")
+    top_k: int = Field(2, ge=1, description="experts that decide on an item; with 1 the gate cannot learn")
     experts_at: Literal["hidden", "outputs"] = Field(
         "hidden", description="hidden: experts are hidden layers; outputs: each predicts the levels, the gate blends"
     )

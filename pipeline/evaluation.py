@@ -12,10 +12,10 @@ import numpy.typing as npt
 from pipeline import metrics
 from pipeline.calibration import Calibration, calibrated_marginals
 from pipeline.ensemble import Ensemble
-from pipeline.network import FeedbackNetwork, Inputs
+from pipeline.network import FeedbackNetwork
 
 if TYPE_CHECKING:
-    from pipeline.shards import LabelledItems
+    from pipeline.examples import Source
     from pipeline.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -36,15 +36,13 @@ class Outcome:
 
 
 def forward(
-    network: FeedbackNetwork | Ensemble, items: LabelledItems, *, n_items: int | None = None
-) -> Iterator[Sequence[Floats]]:
-    """Yield the logits of the first `n_items` (all of them by default), CHUNK rows at a time."""
-    end = len(items) if n_items is None else min(n_items, len(items))
+    network: FeedbackNetwork | Ensemble, items: Source, *, n_items: int | None = None
+) -> Iterator[tuple[Sequence[Floats], Indices]]:
+    """Yield logits and labels of the first `n_items` (all of them by default), CHUNK rows at a time."""
+    end = items.n_positions if n_items is None else min(n_items, items.n_positions)
     for start in range(0, end, CHUNK):
-        rows = slice(start, min(start + CHUNK, end))
-        features = items.features[rows] if items.features.shape[1] else None
-        dense = items.dense[rows] if items.dense.shape[1] else None
-        yield network.logits(Inputs(tag_index=items.tag_index[rows], features=features, dense=dense))
+        part = items.read(start, min(start + CHUNK, end))
+        yield network.logits(part.inputs), part.labels
 
 
 def outcome(logits: Sequence[Floats], labels: Indices, temperatures: Sequence[float], taxonomy: Taxonomy) -> Outcome:
@@ -69,57 +67,51 @@ def outcome(logits: Sequence[Floats], labels: Indices, temperatures: Sequence[fl
 
 def evaluate(
     network: FeedbackNetwork | Ensemble,
-    items: LabelledItems,
+    items: Source,
     taxonomy: Taxonomy,
     *,
     calibration: Calibration,
-    training_labels: Indices,
+    class_counts: Sequence[npt.NDArray[np.int64]],
 ) -> dict[str, Any]:
     """Return the figures of these items: for each level and for the path; None where no label is known.
 
-    Accuracy stands beside that of always giving the most frequent class of the training labels; log-loss and
-    expected calibration error are given before calibration and after. `n_items` counts the known labels.
+    Accuracy stands beside that of always giving the most frequent class of the training part, whose items of each
+    class are given, (n_classes,) a level; log-loss and expected calibration error are given before calibration and
+    after. `n_items` counts the known labels. Memory holds a chunk of the items.
     """
     plain = Calibration.none(len(taxonomy.levels)).legal
-    parts: list[tuple[Outcome, Outcome]] = []
-    for number, logits in enumerate(forward(network, items)):
-        labels = items.labels[number * CHUNK : (number + 1) * CHUNK]
-        parts.append(tuple(outcome(logits, labels, t, taxonomy) for t in (plain, calibration.legal)))  # type: ignore[arg-type]  # two of them
-    if not parts:
-        empty = [np.zeros((0, size)) for size in taxonomy.n_classes]
-        parts = [(outcome(empty, items.labels, plain, taxonomy),) * 2]
+    parts = [(_nothing(taxonomy), _nothing(taxonomy))]
+    for logits, labels in forward(network, items):
+        parts.append((outcome(logits, labels, plain, taxonomy), outcome(logits, labels, calibration.legal, taxonomy)))
     before, after = (_joined([pair[side] for pair in parts]) for side in (0, 1))
     return {
         "n_items": len(items),
         "levels": [
-            {"level": name, **level_figures(before, after, k, taxonomy, training_labels)}
+            {"level": name, **level_figures(before, after, k, taxonomy, metrics.majority_class(class_counts[k]))}
             for k, name in enumerate(taxonomy.levels)
         ],
         "path": path_figures(before, after),
     }
 
 
-def member_figures(member: FeedbackNetwork, items: LabelledItems, taxonomy: Taxonomy) -> dict[str, Any]:
+def member_figures(member: FeedbackNetwork, items: Source, taxonomy: Taxonomy) -> dict[str, Any]:
     """Return the accuracy of each level and of the path of one member by itself, without calibration."""
-    figures = evaluate(
-        member,
-        items,
-        taxonomy,
-        calibration=Calibration.none(len(taxonomy.levels)),
-        training_labels=items.labels,
-    )
+    plain = Calibration.none(len(taxonomy.levels)).legal
+    parts = [outcome(logits, labels, plain, taxonomy) for logits, labels in forward(member, items)]
+    found = _joined([_nothing(taxonomy), *parts])
     return {
-        "levels": {level["level"]: level["accuracy"] for level in figures["levels"]},
-        "path": figures["path"]["accuracy"],
+        "levels": {
+            name: metrics.accuracy(found.classes[:, k], found.labels[:, k]) for k, name in enumerate(taxonomy.levels)
+        },
+        "path": metrics.path_accuracy(found.classes, found.labels),
     }
 
 
 def level_figures(
-    before: Outcome, after: Outcome, level: int, taxonomy: Taxonomy, training_labels: Indices
+    before: Outcome, after: Outcome, level: int, taxonomy: Taxonomy, majority: int | None
 ) -> dict[str, Any]:
-    """Return the figures of one level."""
+    """Return the figures of one level, beside those of always giving the class `majority`."""
     given, known = after.labels[:, level], after.labels[:, level] >= 0
-    majority = metrics.majority_class(training_labels[:, level])
     return {
         "n_items": int(known.sum()),
         "n_classes": taxonomy.n_classes[level],
@@ -156,6 +148,13 @@ def _level_error(found: Outcome, level: int) -> float | None:
 def _path_error(found: Outcome, whole: npt.NDArray[np.bool_]) -> float | None:
     correct = (found.classes[whole] == found.labels[whole]).all(axis=1)
     return metrics.expected_calibration_error(found.path_confidence[whole], correct)
+
+
+def _nothing(taxonomy: Taxonomy) -> Outcome:
+    """Return the outcome of no items."""
+    empty = [np.zeros((0, size)) for size in taxonomy.n_classes]
+    labels = np.zeros((0, len(taxonomy.levels)), np.int32)
+    return outcome(empty, labels, Calibration.none(len(taxonomy.levels)).legal, taxonomy)
 
 
 def _joined(parts: Sequence[Outcome]) -> Outcome:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopKGate:
-    """The weights of an item's experts: a softmax over its k largest gate logits, exactly zero for all others."""
+    """The weights of an item's experts: a softmax over its k largest gate logits, exactly zero for all others.
+
+    With top_k = 1 the chosen weight is always 1, and the gate stays as it was drawn.
+    """
 
     weight: Array  # (n_in, n_experts)
     top_k: int

@@ -16,10 +16,12 @@ from pipeline.config import Settings
 from pipeline.ensemble import Ensemble, together
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate, forward, member_figures
+from pipeline.examples import Source
 from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
+from pipeline.parts import open_parts
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
 
@@ -49,11 +51,11 @@ def export(
     ]
     network = together(members)
     taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text("utf-8"))
-    data = shards.read(features_folder)
+    data = open_parts(features_folder)
     calibration = calibrate(network, data.validation, taxonomy)
     part = "test" if len(data.test) else "validation" if len(data.validation) else None
     held_out = {"test": data.test, "validation": data.validation, None: data.test}[part]
-    figures = evaluate(network, held_out, taxonomy, calibration=calibration, training_labels=data.train.labels)
+    figures = evaluate(network, held_out, taxonomy, calibration=calibration, class_counts=data.train.class_counts())
     model = Model(
         network=network,
         transform=_load_transform(features_folder / "transform.h5"),
@@ -105,13 +107,13 @@ def parity(network: FeedbackNetwork, probe: Path) -> float:
     return float(max(np.abs(np.exp(ours) - np.exp(theirs)).max(initial=0) for ours, theirs in pairs))
 
 
-def calibrate(network: FeedbackNetwork | Ensemble, validation: shards.LabelledItems, taxonomy: Taxonomy) -> Calibration:
+def calibrate(network: FeedbackNetwork | Ensemble, validation: Source, taxonomy: Taxonomy) -> Calibration:
     """Return the temperatures of the validation items; 1 for every level where there are none."""
     chunks = list(forward(network, validation, n_items=CALIBRATION_ITEMS))
     if not chunks:
         return Calibration.none(len(taxonomy.levels))
-    logits = [np.concatenate(level) for level in zip(*chunks, strict=True)]
-    return fit(logits, validation.labels[:CALIBRATION_ITEMS], taxonomy)
+    logits = [np.concatenate(level) for level in zip(*(found for found, _ in chunks), strict=True)]
+    return fit(logits, np.concatenate([labels for _, labels in chunks]), taxonomy)
 
 
 def _load_transform(path: Path) -> FeatureTransform:

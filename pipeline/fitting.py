@@ -27,6 +27,7 @@ from pipeline.optimizer import ChangeGradients
 from pipeline.prefetch import prefetched
 from pipeline.progress import SILENT, Progress
 from pipeline.schedule import learning_rate
+from pipeline.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def fit(
     validation: Source | None = None,
     settings: TrainingSettings | None = None,
     *,
+    taxonomy: Taxonomy | None = None,
     loss: Loss | None = None,
     change_gradients: ChangeGradients | None = None,
     checkpoint: Path | None = None,
@@ -59,6 +61,8 @@ def fit(
     averaged all this is said of the mean of the last epochs' weights (`pipeline.keeping`). With `tagged_only`
     neither part has items without tags. The same seed, examples and engine give the same bytes: the linear
     algebra runs on one thread.
+
+    With a `taxonomy` the accuracies of validation are those of the best legal paths, else of each level by itself.
 
     A `loss` of your own takes the place of that of the settings: it gets the log-probabilities of every level,
     (n, n_classes) each, and the labels, int32 (n, n_levels) with -1 for unknown, and returns a scalar; variables of
@@ -103,7 +107,7 @@ def fit(
         at = None
         if checkpoint is not None:
             at = Checkpoint(checkpoint, identity_of(network, training, validation, settings, engine))
-        kept = _run(step, objective, training, validation, settings, at, progress)
+        kept = _run(step, objective, training, validation, settings, taxonomy, at, progress)
     return FitResult(
         network=parameters.fill(step.blank, kept.best),
         history=kept.history,
@@ -120,6 +124,7 @@ def _run(
     training: Source,
     validation: Source | None,
     settings: TrainingSettings,
+    taxonomy: Taxonomy | None,
     checkpoint: Checkpoint | None,
     progress: Progress,
 ) -> Kept:
@@ -137,7 +142,8 @@ def _run(
         candidate = kept.candidate
         held_out = None
         if validation is not None:
-            held_out = evaluate(parameters.fill(step.blank, candidate), validation, objective)
+            measured = parameters.fill(step.blank, candidate)
+            held_out = evaluate(measured, validation, objective, taxonomy=taxonomy)
             if not math.isfinite(held_out.loss):
                 raise diverged(number, len(loader), f"validation loss {held_out.loss}")
         kept = kept.with_epoch(Epoch(number, loss, held_out, speed, time.monotonic() - started), candidate)
@@ -190,7 +196,8 @@ def run_epoch(
                 started, not_timed = time.monotonic(), len(batch.labels)
             if time.monotonic() - told > 1:
                 told = time.monotonic()
-                progress.update(number - 1, settings.epochs, epoch=number, step=f"{place:,}/{len(loader):,}", loss=loss)
+                done = number - 1 + place / len(loader)
+                progress.update(done, settings.epochs, epoch=number, step=f"{place:,}/{len(loader):,}", loss=loss)
     n_items = len(loader.examples)
     return total / n_items, (n_items - not_timed) / max(time.monotonic() - started, 1e-9)
 

@@ -84,7 +84,15 @@ def _run_stages(
     build(settings, cleaned, features)
     for number, trained in enumerate(members, start=1):
         one = of_member(settings, number)
-        train(one, features, trained, loss=loss, change_gradients=change_gradients, progress=progress)
+        train(
+            one,
+            features,
+            trained,
+            taxonomy=cleaned / "taxonomy.json",
+            loss=loss,
+            change_gradients=change_gradients,
+            progress=progress,
+        )
     export(settings, cleaned, features, members, exported, provenance={})
     return load_model(exported / "model.h5")
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.examples import CHUNK, Source, chunks
+from pipeline.decoding import path_scores
+from pipeline.examples import CHUNK, Array, Source, chunks
 from pipeline.network import Network
 from pipeline.objective import Goal, Totals
+from pipeline.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Evaluation:
     """How a network does on examples; nan where nothing is known to compare with."""
 
     loss: float
-    accuracy: tuple[float, ...]  # a level: share of its known labels that are the most probable class
-    path_accuracy: float  # share of the items labelled at every level whose labels are all the most probable class
+    accuracy: tuple[float, ...]  # a level: share of its known labels that are predicted
+    path_accuracy: float  # share of the items labelled at every level of which every label is predicted
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,38 @@ class Epoch:
     seconds: float  # validation included
 
 
-def evaluate(network: Network, examples: Source, objective: Goal) -> Evaluation:
-    """Return the evaluation of a network of arrays; memory stays bounded, whatever the number of examples."""
+def evaluate(network: Network, examples: Source, objective: Goal, *, taxonomy: Taxonomy | None = None) -> Evaluation:
+    """Return the evaluation of a network of arrays; memory stays bounded, whatever the number of examples.
+
+    Predicted is the most probable legal path, as scoring does it; without a taxonomy each level's most probable class.
+    """
     n_levels = len(network.config.n_classes)
     known, hits = (np.zeros(n_levels) for _ in range(2))
     totals: Totals = []
     paths = path_hits = 0
     for part in chunks(examples, CHUNK):
-        right = np.ones(len(part), bool)
         outputs = network.logits(part.inputs)
         totals = _added(totals, objective.totals(outputs, part.labels))
-        for level, logits in enumerate(outputs):
-            labels = part.labels[:, level]
-            right &= logits.argmax(axis=1) == labels
-            known[level] += int((labels >= 0).sum())
-            hits[level] += int((logits.argmax(axis=1) == labels).sum())
+        right = predicted(outputs, taxonomy) == part.labels
+        known += (part.labels >= 0).sum(axis=0)
+        hits += right.sum(axis=0)
         paths += int((part.labels >= 0).all(axis=1).sum())
-        path_hits += int(right.sum())
+        path_hits += int(right.all(axis=1).sum())
     accuracy = tuple(_share(hit, n) for hit, n in zip(hits, known, strict=True))
     return Evaluation(float(objective.combine(totals)), accuracy, _share(path_hits, paths))
+
+
+def predicted(logits: Sequence[Array], taxonomy: Taxonomy | None) -> Array:
+    """Return the class of every level, (n, n_levels): of the best legal path, or of each level without a taxonomy.
+
+    >>> ladder = Taxonomy.of(("genre", "theme"), [("Drama", "War"), ("Horror", "Zombies")])
+    >>> logits = [np.array([[1.0, 0.0]]), np.array([[0.0, 3.0]])]
+    >>> predicted(logits, ladder).tolist(), predicted(logits, None).tolist()
+    ([[1, 1]], [[0, 1]])
+    """
+    if taxonomy is None:
+        return np.stack([level.argmax(axis=1) for level in logits], axis=1)
+    return taxonomy.paths[path_scores(logits, taxonomy).argmax(axis=1)]
 
 
 def _added(totals: Totals, more: Totals) -> Totals:

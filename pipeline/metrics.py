@@ -32,14 +32,13 @@ def path_accuracy(predicted: Indices, given: Indices) -> float | None:
     return float(np.mean((predicted[known] == given[known]).all(axis=1))) if known.any() else None
 
 
-def majority_class(labels: Indices) -> int | None:
-    """Return the class with the most labels, the lower of equals; None where no label is known.
+def majority_class(counts: Indices) -> int | None:
+    """Return the class with the most items, the lower of equals; None where no class has one.
 
-    >>> majority_class(np.array([2, 1, 2, -1, -1, -1]))
-    2
+    >>> majority_class(np.array([0, 1, 2, 2])), majority_class(np.array([0, 0]))
+    (2, None)
     """
-    known = labels[labels >= 0]
-    return int(np.argmax(np.bincount(known))) if len(known) else None
+    return int(np.argmax(counts)) if counts.any() else None
 
 
 def log_loss(probability: Floats) -> float | None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.class_weights import class_counts
 from pipeline.errors import FeatureError
 from pipeline.examples import Examples
 from pipeline.partition import SPLITS
-from pipeline.shards import LabelledItems, Widths, join, read_shard, read_split, rows
+from pipeline.shards import LabelledItems, Widths, join, read_labels, read_shard, read_split, rows
 
 
 class Part:
@@ -50,6 +51,15 @@ class Part:
         """Return the items of these positions as examples."""
         items = self.items(start, stop)
         return Examples.of(items.tag_index, items.labels, features=items.features, dense=items.dense)
+
+    def class_counts(self) -> tuple[NDArray[np.int64], ...]:
+        """Return how many items each class has, (n_classes,) a level; only the labels are read."""
+        totals = tuple(np.zeros(n_classes, np.int64) for n_classes in self.widths.n_classes)
+        for path in self._paths:
+            labels, split = read_labels(path)
+            found = class_counts(labels[split == self._split], self.widths.n_classes)
+            totals = tuple(total + more for total, more in zip(totals, found, strict=True))
+        return totals
 
     def _shard(self, shard: int) -> LabelledItems:
         if self._held is None or self._held[0] != shard:

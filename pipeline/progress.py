@@ -12,8 +12,8 @@ from typing import TextIO
 class Progress:
     """What a stage tells about itself while it works; this one is silent (library use, tests)."""
 
-    def update(self, done: int, total: int | None = None, **facts: object) -> None:
-        """Tell that `done` of `total` units of work are done; facts are shown as `name value`."""
+    def update(self, done: float, total: int | None = None, **facts: object) -> None:
+        """Tell that `done` of `total` units of work are done, parts of one too; facts are shown as `name value`."""
 
     def note(self, text: str) -> None:
         """Say one thing that a person should know now, on a line of its own."""
@@ -31,17 +31,24 @@ class LineProgress(Progress):
         self.live = stream.isatty()
         self.started = time.monotonic()
         self.last_drawn = 0.0
+        self.first: tuple[float, float] | None = None  # when the first update came, and what was done then
         self.line = ""
 
-    def update(self, done: int, total: int | None = None, **facts: object) -> None:
-        """Redraw the line, at most ten times a second; on a plain stream only remember it for the end."""
+    def update(self, done: float, total: int | None = None, **facts: object) -> None:
+        """Redraw the line, at most ten times a second; on a plain stream only remember it for the end.
+
+        A live line also says how long the rest takes if it goes on as since the first update; training may end sooner.
+        """
         of = f"/{total:,}" if total else ""
         shown = "  ".join(f"{name.replace('_', ' ')} {_show(value)}" for name, value in facts.items())
-        self.line = f"{done:,}{of}  {shown}".rstrip()
+        self.line = f"{int(done):,}{of}  {shown}".rstrip()
         now = time.monotonic()
+        self.first = (now, done) if self.first is None else self.first
         if self.live and now - self.last_drawn >= 0.1:
             self.last_drawn = now
-            self._draw()
+            began, before = self.first
+            left = (now - began) * (total - done) / (done - before) if total and before < done < total else None
+            self._draw("" if left is None else f"  {duration(left)} left")
 
     def note(self, text: str) -> None:
         """Write the text on a line of its own."""
@@ -62,9 +69,9 @@ class LineProgress(Progress):
     def _clear(self) -> str:
         return "\r\033[K" if self.live else ""
 
-    def _draw(self) -> None:
+    def _draw(self, left: str) -> None:
         seconds = time.monotonic() - self.started
-        self.stream.write(f"{self._clear()}{self.stage:<13} {self.line}  {seconds:.0f} s")
+        self.stream.write(f"{self._clear()}{self.stage:<13} {self.line}  {seconds:.0f} s{left}")
         self.stream.flush()
 
 
@@ -78,6 +85,17 @@ def stage_progress(stage: str, stream: TextIO | None = None) -> Iterator[LinePro
         progress.abandon()
         raise
     progress.close()
+
+
+def duration(seconds: float) -> str:
+    """Return a time that is to come as a person says it.
+
+    >>> duration(4.2), duration(200), duration(9000)
+    ('4 s', '3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _show(value: object) -> str:

@@ -171,6 +171,15 @@ def read_split(path: Path) -> tuple[NDArray[np.uint8], Widths]:
     return split, widths
 
 
+def read_labels(path: Path) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return the labels of a shard's items, (n_items, n_levels), and their split. Raises FeatureError for a bad one."""
+    with _opened(path) as file:
+        labels = read_array(file, "labels", np.int32, (None, _read_widths(file).n_levels))
+        split = read_array(file, "split", np.uint8, (len(labels),))
+    _check_split(path, split)
+    return labels, split
+
+
 def read_item_ids(folder: Path) -> Iterator[pa.Array]:
     """Yield the ids of each shard's items, int64 or string, in their final order."""
     for path in sorted(folder.glob("features-*.h5")):

@@ -45,15 +45,14 @@ def train(
 ) -> None:
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
-    taxonomy is taxonomy.json of stage 1; only a network with parent_mask needs it.
-
+    taxonomy is taxonomy.json of stage 1, for the accuracies of legal paths; a network with parent_mask needs it.
     parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
     The checkpoint of an earlier attempt in the directory `work` is gone on from.
     """
     data = open_parts(features_folder)
-    parents = () if taxonomy is None else Taxonomy.from_json(taxonomy.read_text("utf-8")).parents
-    config = NetworkConfig.of(settings.network, data.widths, parents)
+    ladder = None if taxonomy is None else Taxonomy.from_json(taxonomy.read_text("utf-8"))
+    config = NetworkConfig.of(settings.network, data.widths, () if ladder is None else ladder.parents)
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
     training, validation = held(data.train), held(data.validation)
     checkpoint = None if work is None else work / CHECKPOINT
@@ -62,6 +61,7 @@ def train(
         training,
         validation,
         settings.training,
+        taxonomy=ladder,
         loss=loss,
         change_gradients=change_gradients,
         checkpoint=checkpoint,

@@ -9,21 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy import optimize, sparse
+from scipy import optimize
 
-from pipeline import artifacts, features, parameters, shards
+from pipeline import artifacts, evaluation, features, parameters, parts, shards
 from pipeline.calibration import Calibration, cool
+from pipeline.class_weights import class_counts
 from pipeline.config import Settings
 from pipeline.decoding import decode
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate
+from pipeline.examples import Examples
 from pipeline.export import export
 from pipeline.hdf5 import write_array
 from pipeline.model import load_model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.progress import SILENT
 from pipeline.scoring import score
-from pipeline.shards import LabelledItems
 from pipeline.taxonomy import Taxonomy
 
 LEVELS = ("genre", "theme")
@@ -239,6 +240,17 @@ def test_exporting_twice_gives_the_same_bytes(tmp_path):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_no_more_than_a_chunk_of_the_items_is_in_memory(tmp_path, monkeypatch):
+    asked = []
+    read = parts.Part.items
+    monkeypatch.setattr(parts.Part, "items", lambda part, *rows: asked.append(rows) or read(part, *rows))
+    monkeypatch.setattr(evaluation, "CHUNK", 3)
+    folder = run_export(make_stages(tmp_path))
+    # 9 items of the validation part for the temperatures, 8 of the test part for the figures.
+    assert asked == [(0, 3), (3, 6), (6, 9), (0, 3), (3, 6), (6, 8)]
+    assert json.loads((folder / "evaluation.json").read_text())["n_items"] == 8
+
+
 # --- the figures, by hand
 
 LADDER = Taxonomy.of(LEVELS, [("Drama", "War"), ("Drama", "Love"), ("Horror", "Zombies")])
@@ -256,13 +268,12 @@ class Fixed:
 
 
 def items_of(labels):
-    n = len(labels)
-    return LabelledItems(
-        tag_index=np.arange(n, dtype=np.int32)[:, None],
-        features=sparse.csr_matrix((n, 0), dtype=np.float32),
-        dense=np.zeros((n, 0), np.float32),
-        labels=np.array(labels, np.int32).reshape(-1, 2),
-    )
+    labels = np.array(labels, np.int32).reshape(-1, 2)
+    return Examples.of(np.arange(len(labels))[:, None], labels)
+
+
+def counts_of(labels):
+    return class_counts(np.array(labels), LADDER.n_classes)
 
 
 def test_the_figures_by_hand():
@@ -275,7 +286,7 @@ def test_the_figures_by_hand():
         items,
         LADDER,
         calibration=Calibration.none(2),
-        training_labels=np.array([[0, WAR], [1, ZOMBIES], [1, -1]]),
+        class_counts=counts_of([[0, WAR], [1, ZOMBIES], [1, -1]]),
     )
     genre, theme = figures["levels"]
     assert (genre["n_items"], theme["n_items"], figures["path"]["n_items"]) == (2, 1, 1)
@@ -296,7 +307,7 @@ def test_the_figures_by_hand():
 def test_figures_stand_before_and_after_calibration():
     network = Fixed([[0.9, 0.1]], [[0.9, 0.05, 0.05]])
     warm = Calibration(legal=(2.0, 2.0), raw=(1.0, 1.0))
-    figures = evaluate(network, items_of([[0, WAR]]), LADDER, calibration=warm, training_labels=np.array([[0, WAR]]))
+    figures = evaluate(network, items_of([[0, WAR]]), LADDER, calibration=warm, class_counts=counts_of([[0, WAR]]))
     assert figures["path"]["log_loss_before"] == pytest.approx(-np.log(0.045 / (0.81 + 0.045 + 0.005)))
     weights = np.sqrt([0.81, 0.045, 0.005])
     assert figures["path"]["log_loss"] == pytest.approx(-np.log(weights[1] / weights.sum()))
@@ -305,7 +316,7 @@ def test_figures_stand_before_and_after_calibration():
 def test_items_of_no_known_theme_leave_its_figures_open():
     network = Fixed([[0.9, 0.1]], [[0.9, 0.05, 0.05]])
     figures = evaluate(
-        network, items_of([[0, -1]]), LADDER, calibration=Calibration.none(2), training_labels=np.array([[0, -1]])
+        network, items_of([[0, -1]]), LADDER, calibration=Calibration.none(2), class_counts=counts_of([[0, -1]])
     )
     theme = figures["levels"][1]
     for name in ("accuracy", "majority_accuracy", "majority_class", "macro_f1", "log_loss", "calibration_error"):

@@ -1,5 +1,6 @@
 import csv
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pipeline import history
 from pipeline.examples import Examples
 from pipeline.history import Epoch, Evaluation, best_epoch, evaluate, should_stop, write_history
 from pipeline.objective import Objective
+from pipeline.taxonomy import Taxonomy
 
 
 def epochs(*losses):
@@ -31,6 +33,25 @@ def test_an_evaluation_counts_known_labels_and_whole_paths():
     assert found.path_accuracy == right.all(axis=1).sum() / 2
     expected = Objective(label_smoothing=0.1)(network.logits(examples.inputs), examples.labels)
     assert found.loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_accuracies_are_those_of_the_best_legal_path():
+    class Fixed:
+        """Level 1 leans to Drama (0), level 2 strongly to Zombies (1), which stand under Horror (1)."""
+
+        config = SimpleNamespace(n_classes=(2, 2))
+
+        def logits(self, inputs):
+            n = len(inputs.tag_index)
+            return np.tile(np.float32([1, 0]), (n, 1)), np.tile(np.float32([0, 3]), (n, 1))
+
+    ladder = Taxonomy.of(("genre", "theme"), [("Drama", "War"), ("Horror", "Zombies")])
+    examples = Examples.of(np.ones((3, 1)), np.array([[1, 1], [0, 1], [1, -1]]))
+    legal = evaluate(Fixed(), examples, Objective(), taxonomy=ladder)
+    raw = evaluate(Fixed(), examples, Objective())
+    assert (legal.accuracy, legal.path_accuracy) == ((2 / 3, 1.0), 0.5)  # always Horror > Zombies
+    assert (raw.accuracy, raw.path_accuracy) == ((1 / 3, 1.0), 0.5)  # always Drama, Zombies: a path that is none
+    assert legal.loss == raw.loss
 
 
 def test_an_evaluation_in_chunks_is_that_of_the_whole(monkeypatch):

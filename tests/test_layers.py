@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from graphs import every_engine, gradient_errors, run
@@ -8,7 +10,9 @@ from scipy import sparse
 
 from pipeline import parameters
 from pipeline.errors import FeatureError
-from pipeline.layers import Dense, GRUCell, Hidden, LayerNorm, Softmax, SparseProjection, TagMean
+from pipeline.experts import MixtureOfExperts, MixtureOfHeads, TopKGate
+from pipeline.layers import BatchNorm, Dense, GRUCell, Hidden, LayerNorm, Softmax, SparseProjection, TagMean
+from pipeline.links import LabelFeedback, ParentMask, Sum
 from pipeline.ops import symbolic
 
 TABLE = np.array([[0, 0], [1, 10], [2, 20], [4, 40]], np.float32)
@@ -29,6 +33,28 @@ def features():
     return matrix
 
 
+@dataclasses.dataclass(frozen=True)
+class InTraining:
+    """A layer as it is in training."""
+
+    layer: object
+
+    def __call__(self, *inputs):
+        return self.layer(*inputs, training=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gated:
+    """Experts above a layer, with their gate."""
+
+    gate: TopKGate
+    experts: object
+
+    def __call__(self, x):
+        gate = self.gate if isinstance(self.experts, MixtureOfExperts) else self.gate.log_weights
+        return self.experts(x, gate(x))
+
+
 def layers():
     """Return every layer with inputs for it, in float64, all parameters drawn so that none is 0 or 1."""
 
@@ -36,6 +62,8 @@ def layers():
         generator = rng()
         return parameters.map_parameters(layer, lambda _, value: generator.standard_normal(value.shape))
 
+    norm = dataclasses.replace(drawn(BatchNorm.initialise(5, rng=rng())), variance=np.arange(1.0, 6) / 3)
+    gate = drawn(TopKGate.initialise(5, 4, top_k=2, rng=rng()))
     x, state = rng().standard_normal((4, 5)), rng().standard_normal((4, 3))
     return {
         "TagMean": (drawn(TagMean.initialise(4, 3, rng=rng())), TAGS),
@@ -47,6 +75,16 @@ def layers():
         "GRUCell first": (drawn(GRUCell.initialise(5, 3, rng=rng())), x),
         "GRUCell next": (drawn(GRUCell.initialise(5, 3, rng=rng())), x, state),
         "Softmax": (Softmax(), x),
+        "BatchNorm": (norm, x),
+        "BatchNorm in training": (InTraining(norm), x),
+        "Hidden with BatchNorm": (Hidden(rng().standard_normal(5), norm), x, x**2),
+        "Hidden without norm": (Hidden(rng().standard_normal(5), None), x, x**2),
+        "TopKGate": (gate, x),
+        "MixtureOfExperts": (Gated(gate, drawn(MixtureOfExperts.initialise(5, 3, n_experts=4, rng=rng()))), x),
+        "MixtureOfHeads": (Gated(gate, drawn(MixtureOfHeads.initialise(5, 3, n_experts=4, rng=rng()))), x),
+        "LabelFeedback": (drawn(LabelFeedback.initialise(3, 5, rng=rng())), x, state),
+        "ParentMask": (ParentMask((0, 2, 2, 1, 0)), state),
+        "Sum": (Sum(), x, x**2, x**3),
     }
 
 

@@ -36,6 +36,19 @@ def test_a_terminal_gets_a_line_that_is_drawn_again():
     assert drawn == ["", "TrainModel    1/2  0 s", "TrainModel    2/2  (0.0 s)\n"]
 
 
+def test_a_live_line_says_how_long_the_rest_takes(monkeypatch):
+    now = iter([0.0, 10.0, 10.0, 40.0, 40.0, 41.0])
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: next(now))
+    stream = Terminal()
+    with stage_progress("TrainModel", stream) as progress:
+        progress.update(1, 60)  # after 10 s: a compile, say
+        progress.update(2.5, 60, loss=1.0)  # 1.5 in 30 s, 57.5 are left
+    assert stream.getvalue().split("\r\033[K")[1:3] == [
+        "TrainModel    1/60  10 s",
+        "TrainModel    2/60  loss 1.000  40 s  19 min left",
+    ]
+
+
 def test_a_stage_that_fails_clears_its_line():
     stream = Terminal()
     with pytest.raises(ValueError, match="no"), stage_progress("TrainModel", stream) as progress:

@@ -13,8 +13,11 @@ from pipeline import batches, parameters, shards
 from pipeline.config import Settings
 from pipeline.errors import FeatureError
 from pipeline.export import PARITY, parity
+from pipeline.history import predicted
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.parts import open_parts
 from pipeline.progress import SILENT
+from pipeline.taxonomy import Taxonomy
 from pipeline.training import train
 
 FILES = ["history.csv", "network.json", "parameters.h5", "probe.h5", "training.json"]
@@ -112,6 +115,21 @@ def test_neither_the_size_of_a_shard_nor_that_of_memory_changes_a_weight(tmp_pat
         assert column(first, name) == column(second, name) == column(third, name)
     monkeypatch.setattr(batches, "WINDOW", 200)
     assert weights != (trained(tmp_path, tmp_path / "7", "held") / "parameters.h5").read_bytes()
+
+
+def test_the_accuracies_of_history_are_those_of_legal_paths(tmp_path, features_folder):
+    folder, taxonomy = tmp_path / "legal", features_folder.with_name("features-clean") / "taxonomy.json"
+    folder.mkdir()
+    train(settings(), features_folder, folder, taxonomy=taxonomy, progress=SILENT)
+    ladder = Taxonomy.from_json(taxonomy.read_text())
+    network, held_out = network_of(folder), open_parts(features_folder).validation
+    examples = held_out.read(0, len(held_out))
+    best = json.loads((folder / "training.json").read_text())["best_epoch"]
+    classes = predicted(network.logits(examples.inputs), ladder)
+    whole = (examples.labels >= 0).all(axis=1)
+    right = (classes == examples.labels).all(axis=1)
+    assert float(column(folder, "path_accuracy")[best - 1]) == pytest.approx(right.sum() / whole.sum(), abs=1e-6)
+    assert (ladder.parents[1][classes[:, 1]] == classes[:, 0]).all()
 
 
 def test_a_catalog_without_validation_items_trains_all_epochs(tmp_path):
