@@ -87,10 +87,10 @@ def example_lines(examples: Sequence[Mapping[str, Any]]) -> list[str]:
     >>> example_lines([])
     []
     """
-    lines = [
-        f"  {found['title'] or found['item_id']}: {' > '.join(found['path']) or '(no label)'}  ({found['path_probability']:.2f})"
-        for found in examples
-    ]
+    lines = []
+    for found in examples:
+        path = " > ".join(found["path"]) or "(no label)"
+        lines.append(f"  {found['title'] or found['item_id']}: {path}  ({found['path_probability']:.2f})")
     return ["predictions    of items without labels first", *lines] if lines else []
 
 

@@ -234,7 +234,7 @@ def test_a_probability_at_its_threshold_is_enough():
 def test_thresholds_for_other_levels_are_refused():
     with pytest.raises(SettingsError, match="3 values for the 2 levels of the model"):
         scores_of(make_items(1), thresholds=(0.1, 0.2, 0.3))
-    with pytest.raises(SettingsError, match="scoring.thresholds: 2 values for 3 levels"):
+    with pytest.raises(SettingsError, match=r"scoring\.thresholds: 2 values for 3 levels"):
         make_settings({"scoring": {"thresholds": "0.5, 0.5"}})
     assert make_settings({"scoring": {"thresholds": "0.5"}}).scoring.thresholds == (0.5,)
 
