@@ -222,6 +222,14 @@ class FeatureSettings(Section):
         return self
 
 
+class ExportSettings(Section):
+    """What the model file is like."""
+
+    storage: Literal["float32", "float16"] = Field(
+        "float32", description="float16: half the bytes of the parameters; evaluation.json tells what it costs"
+    )
+
+
 class ScoringSettings(Section):
     """Which catalog is scored, and how probabilities become paths."""
 
@@ -268,6 +276,7 @@ class Settings(Section):
     features: FeatureSettings = FeatureSettings()
     network: NetworkSettings = NetworkSettings()
     training: TrainingSettings = TrainingSettings()
+    export: ExportSettings = ExportSettings()
     scoring: ScoringSettings = ScoringSettings()
     storage: StorageSettings = StorageSettings()
 

@@ -23,6 +23,7 @@ from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.parts import open_parts
+from pipeline.storage import as_stored, cost
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
 
@@ -43,6 +44,7 @@ def export(
 
     The temperatures are fitted on the validation part; figures are those of the test part, of the validation part
     where no item is for the test, of none where neither has items (evaluation.json says which, as `part`).
+    They are of the network as the file stores it; where that is less exact, `storage` in evaluation.json has the cost.
     Raises ModelError where NumPy's probabilities differ from the engine's by more than PARITY.
     """
     members = [load_network(train_folder) for train_folder in train_folders]
@@ -50,7 +52,8 @@ def export(
         checked_parity(network, train_folder / "probe.h5")
         for network, train_folder in zip(members, train_folders, strict=True)
     ]
-    network = together(members)
+    exact = together(members)
+    network = as_stored(exact, settings.export.storage)
     taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text("utf-8"))
     data = open_parts(features_folder)
     calibration = calibrate(network, data.validation, taxonomy)
@@ -64,11 +67,14 @@ def export(
         calibration=calibration,
         clean=settings.clean,
         catalog=catalog_facts(settings.catalog),
+        storage=settings.export.storage,
         provenance=provenance,
         tag_lists=TagLists.from_json(json.loads((clean_folder / "tag_lists.json").read_text("utf-8"))),
     )
     model.save(folder / "model.h5")
     evaluation = {"part": part, **figures, "temperatures": calibration.to_json(), "parity": max(differences)}
+    if network is not exact:
+        evaluation["storage"] = {"type": model.storage, **cost(exact, network, held_out, taxonomy, calibration)}
     if len(members) > 1:
         evaluation["members"] = [member_figures(member, held_out, taxonomy) for member in members]
     text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)

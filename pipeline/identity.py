@@ -4,7 +4,7 @@
     features  [features], clean
     train     [network], [training], the engine's name, features, the weights to start from
     train_2   the same with another seed: the second member of an ensemble, of which `train` is the first
-    export    clean, features, train of every member
+    export    [export], clean, features, train of every member
     score     [scoring], export, the clean items that are scored
     plan      all of these settings and digests; with the date it names the plan of a run
 
@@ -50,7 +50,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "clean": ("catalog", "clean"),
     "features": ("features",),
     "train": ("network", "training"),
-    "export": (),
+    "export": ("export",),
     "score": ("scoring",),
 }
 UPSTREAMS: Mapping[str, tuple[str, ...]] = {
@@ -220,10 +220,11 @@ def _inputs(settings: Settings, role: Role, digest: Callable[[str], str | None])
 
 def _recipe(settings: Settings, inputs: Mapping[str, tuple[Input, ...]]) -> str:
     """Return the fingerprint of the settings that a model is made by, of the files of rules, and of the versions."""
-    made = {stage: [STAGE_VERSIONS[stage], significant(settings, stage)] for stage in ("clean", "features", "train")}
+    stages = ("clean", "features", "train", "export")
+    made = {stage: [STAGE_VERSIONS[stage], significant(settings, stage)] for stage in stages}
     rules = [file for file in inputs["training"] if file.setting in RULES]
     start = [file.digest for file in inputs.get("start", ())] or settings.training.warm_start
-    others = {"export": STAGE_VERSIONS["export"], "members": settings.training.members, "start": start}
+    others = {"members": settings.training.members, "start": start}
     return fingerprint({**made, **others, "rules": _contents({"training": tuple(rules)})})
 
 

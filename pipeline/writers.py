@@ -213,7 +213,7 @@ def _chunk_rows(dtype: Any, width: tuple[int, ...]) -> int:
     >>> _chunk_rows(np.dtype(np.float32), (3,)), _chunk_rows(np.dtype(np.float32), (4096,))
     (16384, 512)
     """
-    return max(1, min(BLOCK, CHUNK_BYTES // (math.prod(width) * dtype.itemsize)))
+    return int(max(1, min(BLOCK, CHUNK_BYTES // (math.prod(width) * dtype.itemsize))))
 
 
 def _without_nul(text: str | None) -> str:

@@ -85,10 +85,10 @@ def make_stages(
     return root
 
 
-def run_export(root, name="export"):
+def run_export(root, name="export", settings=SETTINGS):
     (root / name).mkdir()
     folders = (root / "clean", root / "features", [root / "train"])
-    export(SETTINGS, *folders, root / name, provenance={"fingerprint": "abc"})
+    export(settings, *folders, root / name, provenance={"fingerprint": "abc"})
     return root / name
 
 

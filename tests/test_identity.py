@@ -44,6 +44,7 @@ def changed(one: Identity, other: Identity) -> list[str]:
         ("training", "epochs", 5, STAGES[2:]),
         ("training", "compile_mode", "fast_compile", STAGES[2:]),
         ("training", "prefetch", 0, []),
+        ("export", "storage", "float16", STAGES[3:]),
         ("scoring", "n_best", 1, ["score"]),
         ("storage", "root", "elsewhere", []),
     ],
