@@ -33,8 +33,8 @@ class Engine:
     def __init__(self, name: str) -> None:
         self.name = name
         _forget_extensions()
-        # Theano says that it takes NumPy's BLAS, which is what complete_flags asked it to do.
-        logging.getLogger("theano.tensor.blas").setLevel(logging.ERROR)
+        # Theano and PyTensor 2 say that they take NumPy's BLAS, which is what complete_flags asked them to do.
+        logging.getLogger(f"{name}.tensor.blas").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             # Theano 1.0.5 uses names that NumPy 1.23 deprecates, and numpy.distutils.
             warnings.simplefilter("ignore")
