@@ -22,6 +22,7 @@ from pipeline.errors import ModelError
 from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.network_config import parents_of
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
 
@@ -65,6 +66,8 @@ class Model:
                 f"the network is built for {found} (tags, features, dense columns, classes), features and "
                 f"taxonomy give {expected}; export the model again"
             )
+        if config.parent_mask and config.parents != parents_of(self.taxonomy.parents):
+            raise ModelError("the network masks classes by other parents than the taxonomy's; export the model again")
 
     @property
     def fingerprint(self) -> str:

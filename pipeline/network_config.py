@@ -35,6 +35,15 @@ class Widths(Protocol):
         """Classes of each level."""
 
 
+def parents_of(parents: Sequence[Any]) -> Parents:
+    """Return `Taxonomy.parents` as a configuration holds them: without the top level's, which are none.
+
+    >>> parents_of([(), (0, 1, 1)])
+    ((0, 1, 1),)
+    """
+    return tuple(tuple(int(parent) for parent in level) for level in parents[1:])
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """The sizes that make a network, and which of its parts it has (see `NetworkSettings`)."""
@@ -103,13 +112,12 @@ class NetworkConfig:
         parents are those of the taxonomy (`Taxonomy.parents`, one sequence a level, the top level's empty);
         they are kept where parent_mask is on. Raises ModelError where the parts do not fit the features.
         """
-        kept = tuple(tuple(int(parent) for parent in level) for level in parents[1:]) if settings.parent_mask else ()
         return cls(
             n_vocabulary=widths.n_vocabulary,
             n_features=widths.n_features,
             n_dense=widths.n_dense,
             n_classes=tuple(widths.n_classes),
-            parents=kept,
+            parents=parents_of(parents) if settings.parent_mask else (),
             **settings.model_dump(),
         )
 

@@ -22,7 +22,7 @@ def features(*, text=(), **changes):
     return Settings(catalog={"text": text}, features={"hash_width": 64, **changes})
 
 
-def make_model(*, settings=None, seed=7, calibration=None, provenance=None):
+def make_model(*, settings=None, seed=7, calibration=None, provenance=None, **network):
     settings = features() if settings is None else settings
     rng = np.random.default_rng(seed)
     rows = [sorted(rng.choice(TAGS, size=3, replace=False)) for _ in range(30)]
@@ -36,6 +36,7 @@ def make_model(*, settings=None, seed=7, calibration=None, provenance=None):
         n_dense=transform.n_dense,
         hidden=8,
         n_classes=TAXONOMY.n_classes,
+        **network,
     )
     return Model(
         network=FeedbackNetwork.initialise(config, rng),

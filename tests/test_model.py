@@ -18,6 +18,7 @@ from pipeline.__main__ import main
 from pipeline.calibration import Calibration
 from pipeline.errors import ModelError
 from pipeline.model import Model, load_model
+from pipeline.network_config import parents_of
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,27 @@ def test_a_model_that_reads_texts_predicts_from_tags_alone(tmp_path):
     assert load_model(tmp_path / "model.h5").predict([["zombies"]])[0].n_tags == 1
 
 
+WHOLE = {"wide": True, "label_feedback": True, "parent_mask": True, "parents": parents_of(TAXONOMY.parents)}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"kind": "single_shot", "norm": "none"},
+        {**WHOLE, "norm": "batch", "experts": 4, "experts_at": "outputs"},
+        {**WHOLE, "experts": 3},
+    ],
+    ids=["single shot", "heads of experts", "hidden layers of experts"],
+)
+def test_a_network_of_any_parts_is_saved_loaded_and_scores_the_same(tmp_path, network):
+    model = make_model(**network)
+    model.save(tmp_path / "model.h5")
+    loaded = load_model(tmp_path / "model.h5")
+    assert loaded.network.config == model.network.config
+    assert loaded.network.names == model.network.names
+    assert loaded.score_batch(make_items(20), clean=False) == model.score_batch(make_items(20), clean=False)
+
+
 # --- files that are not a good model
 
 
@@ -217,6 +239,17 @@ CRAFTED = {
     "a hidden layer of -1": with_json("network", lambda value: {**value, "hidden": -1}),
     "half a unit": with_json("network", lambda value: {**value, "hidden": 8.5}),
     "many levels": with_json("network", lambda value: {**value, "n_classes": [1] * 10_000}),
+    "an experts' gate without experts": with_json("network", lambda value: {**value, "experts": 4}),
+    "a wide path that is not stored": with_json("network", lambda value: {**value, "wide": True}),
+    "sizes beyond any memory": with_json(
+        "network", lambda value: {**value, "wide": True, "n_features": 2**31 - 1, "n_classes": [2**31 - 1] * 9}
+    ),
+    "more experts than there may be": with_json("network", lambda value: {**value, "experts": 10**9}),
+    "a mask without parents": with_json("network", lambda value: {**value, "parent_mask": True}),
+    "parents of another taxonomy": with_json(
+        "network", lambda value: {**value, "parent_mask": True, "parents": [[0] * TAXONOMY.n_classes[1]]}
+    ),
+    "a norm of tomorrow": with_json("network", lambda value: {**value, "norm": "group"}),
     "a network that is a list": with_json("network", lambda value: [value]),
     "a network of other fields": with_json("network", lambda value: {"layers": 3}),
     "another taxonomy": with_json("taxonomy", lambda value: value.replace("Ghosts", "Zombies")),
