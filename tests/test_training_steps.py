@@ -1,16 +1,23 @@
 """The whole of training, step by step, against a float64 loop over arrays that knows no graph and no touched rows."""
 
 import dataclasses
+import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from by_hand import ByHand, complex_gradients
-from graphs import every_engine
+from graphs import ENGINES, every_engine
 
-from pipeline import parameters
+from pipeline import parameters, shards
 from pipeline.batches import Loader
+from pipeline.cleaning import clean
+from pipeline.config import Settings
 from pipeline.config_learning import TrainingSettings
+from pipeline.digests import sha256_of
 from pipeline.examples import Examples
+from pipeline.features import build
 from pipeline.graph import compile_step
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.objective import make_objective
@@ -78,10 +85,14 @@ def trained_by_engine(engine, dtype, changed, objective):
     step = compile_step(symbolic.engine(engine), network(dtype), changed, objective=objective)
     losses = []
     for batch in batches(changed):
-        exact = {"features": batch.features.astype(dtype), "dense": batch.dense.astype(dtype)}
-        exact["masks"] = {name: mask.astype(dtype) for name, mask in batch.masks.items()}
-        losses.append(step(dataclasses.replace(batch, **exact), changed.learning_rate)[0])
+        losses.append(step(in_dtype(batch, dtype), changed.learning_rate)[0])
     return losses, parameters.flatten(step.network())
+
+
+def in_dtype(batch, dtype):
+    dense = None if batch.dense is None else batch.dense.astype(dtype)
+    masks = {name: mask.astype(dtype) for name, mask in batch.masks.items()}
+    return dataclasses.replace(batch, features=batch.features.astype(dtype), dense=dense, masks=masks)
 
 
 @every_engine
@@ -105,3 +116,66 @@ def test_eight_steps_of_training_are_those_of_a_loop_over_arrays(engine, mode, c
     for name, value in expected.items():
         assert found[name].dtype == np.float32
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-4, err_msg=name)
+
+
+PRODUCTS = {
+    "catalog": {
+        "item_id": "ID",
+        "title": "Name",
+        "text": ("Name",),
+        "tags_column": "CategoryText",
+        "tag_separators": ">|/,;",
+        "levels": ("lvl1", "lvl2", "lvl3"),
+    },
+    "features": {"blocks": ("text_words:Name", "tags")},
+}
+
+
+@pytest.fixture(scope="module")
+def real_items(tmp_path_factory):
+    """Labelled items and their widths: products where the real data sets are at hand, else the embedded films."""
+    folder, products = tmp_path_factory.mktemp("real"), os.environ.get("TAGLADDER_DATA")
+    changed = {}
+    if products:
+        lines = (Path(products) / "products" / "train.json").read_text("utf-8").splitlines(keepends=True)
+        (folder / "items.json").write_text("".join(lines[:1200]), "utf-8")
+        changed = {**PRODUCTS, "catalog": {**PRODUCTS["catalog"], "items": str(folder / "items.json")}}
+    sections = Settings(**changed)
+    expected = {sections.catalog.items: sha256_of(sections.catalog.items)}
+    clean(sections, folder, expected=expected, role="training")
+    build(sections, folder, folder)
+    data = shards.read(folder)
+    items = data.train
+    return Examples.of(items.tag_index, items.labels, features=items.features, dense=items.dense), data.widths
+
+
+def thirty_steps(engine, dtype, items, widths, **changes):
+    """Return the probabilities of all items after 30 steps, on arrays, and the losses of the steps."""
+    changed = settings(batch_size=32, dropout=0.3, clip_norm=5.0, **changes)
+    config = NetworkConfig(widths.n_vocabulary, widths.n_features, widths.n_dense, 16, widths.n_classes)
+    drawn = parameters.cast(FeedbackNetwork.initialise(config, np.random.default_rng(2)), dtype)
+    step = compile_step(symbolic.engine(engine), drawn, changed)
+    loader, losses = Loader(items, n_hidden=16, batch_size=32, seed=1, dropout=0.3), []
+    for number in range(30):
+        batch = next(itertools.islice(loader.epoch(1 + number // len(loader)), number % len(loader), None))
+        losses.append(step(in_dtype(batch, dtype), changed.learning_rate)[0])
+    return [np.exp(level) for level in step.network()(items.inputs)], losses
+
+
+@every_engine
+@pytest.mark.parametrize(("loss", "optimizer"), [("nll", "adam"), ("hinge", "adagrad")])
+def test_after_thirty_steps_on_real_items_the_probabilities_are_those_of_float64(engine, loss, optimizer, real_items):
+    found, losses = thirty_steps(engine, "float32", *real_items, loss=loss, optimizer=optimizer)
+    exact, exact_losses = thirty_steps(engine, "float64", *real_items, loss=loss, optimizer=optimizer)
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, exact_losses, rtol=1e-5)
+    for level, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(level, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(len(ENGINES) < 2, reason="one engine only is installed")
+def test_both_engines_in_one_process_train_to_the_same_probabilities_on_real_items(real_items):
+    first, second = (thirty_steps(engine, "float32", *real_items) for engine in ENGINES)
+    np.testing.assert_allclose(first[1], second[1], rtol=1e-5)
+    for ours, theirs in zip(first[0], second[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

@@ -42,6 +42,10 @@ class Engine:
             self.tensor = importlib.import_module(f"{name}.tensor")
             self.sparse = importlib.import_module(f"{name}.sparse")
             special = importlib.import_module(f"{name}.tensor.nnet" if name == "theano" else f"{name}.tensor.special")
+            if name == "theano":
+                from pipeline.ops import theano_loops  # here, as it imports Theano
+
+                theano_loops.register()
         self.version: str = self.root.__version__
         self._special = special
 
@@ -86,8 +90,14 @@ class Engine:
         _forget_extensions()
         with _quiet():
             return self.root.function(
-                list(inputs), list(outputs), updates=changes, mode=mode.upper(), on_unused_input="ignore"
+                list(inputs), list(outputs), updates=changes, mode=self._mode(mode), on_unused_input="ignore"
             )
+
+    def _mode(self, name: str) -> Any:
+        """Return the engine's mode of compilation; Theano's own gemm copies its matrices, NumPy's product does not."""
+        if self.name != "theano":
+            return name.upper()
+        return self.root.compile.mode.get_mode(name.upper()).excluding("gemm_optimizer", "local_dot22_to_dot22scalar")
 
     def rows(self, table: Variable, index: Variable) -> Variable:
         """Return table[index], (n, m), to differentiate by in place of the table."""
