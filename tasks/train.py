@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import luigi
 
+from pipeline import artifacts
 from pipeline.config import Settings
 from pipeline.identity import member_name, of_member
 from tasks.clean import CleanTags
@@ -61,12 +63,29 @@ class TrainModel(Stage):
 
     def run(self) -> None:
         """Train on the shards of the features."""
+        from pipeline.model import load_model
         from pipeline.training import train
 
-        features = self.read("features")
+        features, start = self.read("features"), self.start()
         taxonomy = self.read("clean") / "taxonomy.json"
+        earlier = None if start is None else load_model(start)
         self.publish(
             lambda folder, progress: train(
-                self.settings, features, folder, taxonomy=taxonomy, work=self.work, progress=progress
+                self.settings,
+                features,
+                folder,
+                taxonomy=taxonomy,
+                start=earlier,
+                member=self.member,
+                work=self.work,
+                progress=progress,
             )
         )
+
+    def start(self) -> Path | None:
+        """Return the model file that training starts from, as it was when the run was planned; None for none."""
+        chosen = self.identity.choice.start
+        if chosen is not None:
+            return artifacts.verified(self.root / "export" / chosen, "model.h5")
+        files = self.identity.inputs.get("start", ())
+        return artifacts.unchanged(Path(files[0].path), files[0].digest or "") if files else None
