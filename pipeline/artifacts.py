@@ -37,6 +37,7 @@ __all__ = [
     "readable",
     "replace_link",
     "sha256_of",
+    "unchanged",
     "verified",
     "verify",
     "write_file",
@@ -149,6 +150,13 @@ def verify(folder: Path) -> Path:
     if extra := sorted(there - names - {MANIFEST}):
         raise ArtifactError(f"{folder / extra[0]}: was not published with this directory; remove it")
     return folder
+
+
+def unchanged(path: Path, digest: str) -> Path:
+    """Return the path of an input file; raises ArtifactError where it does not have this SHA-256 any more."""
+    if sha256_of(path) != digest:
+        raise ArtifactError(f"{path}: has changed since this run was planned; run the same command again")
+    return path
 
 
 def write_text(path: Path, text: str, *, work: Path) -> None:

@@ -42,6 +42,10 @@ def effective(counts: Array, beta: float) -> Array:
 
 
 def _mean_one(weights: Array, counts: Array) -> Array:
-    """Return the weights scaled so that their mean over the items is 1; a class without items weighs as with one."""
-    n_items = counts.sum()
-    return weights * (n_items / (weights * counts).sum()) if n_items else np.ones(len(counts))
+    """Return the weights scaled so that their mean over the items is 1; a class without items weighs 1.
+
+    Only validation has such a class, which cannot be learned: a large weight would leave early stopping to it alone.
+    """
+    if not counts.any():
+        return np.ones(len(counts))
+    return np.where(counts > 0, weights * (counts.sum() / (weights * counts).sum()), 1.0)

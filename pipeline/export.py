@@ -17,8 +17,12 @@ from pipeline.ensemble import Ensemble, together
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate, forward, member_figures
 from pipeline.examples import Source
+<<<<<<< HEAD
 from pipeline.features import FeatureTransform
 from pipeline.formats import catalog_facts
+=======
+from pipeline.features import load_transform
+>>>>>>> 4282adc17eb6ebc0372bcde846496433caf1e186
 from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
@@ -62,7 +66,7 @@ def export(
     figures = evaluate(network, held_out, taxonomy, calibration=calibration, class_counts=data.train.class_counts())
     model = Model(
         network=network,
-        transform=_load_transform(features_folder / "transform.h5"),
+        transform=load_transform(features_folder / "transform.h5"),
         taxonomy=taxonomy,
         calibration=calibration,
         clean=settings.clean,
@@ -122,8 +126,3 @@ def calibrate(network: FeedbackNetwork | Ensemble, validation: Source, taxonomy:
         return Calibration.none(len(taxonomy.levels))
     logits = [np.concatenate(level) for level in zip(*(found for found, _ in chunks), strict=True)]
     return fit(logits, np.concatenate([labels for _, labels in chunks]), taxonomy)
-
-
-def _load_transform(path: Path) -> FeatureTransform:
-    with h5py.File(path, "r") as file:
-        return FeatureTransform.load(read_group(file, "transform"))

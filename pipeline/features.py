@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -179,6 +180,12 @@ class FeatureTransform:
         if tuple(column.name for column in fitted) != (*columns.numbers, *columns.vectors):
             raise FeatureError(f"{place}/dense does not hold the columns {(*columns.numbers, *columns.vectors)}")
         return cls(settings, columns, vocabulary, blocks, fitted, n_items)
+
+
+def load_transform(path: Path) -> FeatureTransform:
+    """Return the transform that stage 2 left in transform.h5."""
+    with h5py.File(path, "r") as file:
+        return FeatureTransform.load(read_group(file, "transform"))
 
 
 class Fitter:

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
-from pipeline.errors import CatalogError
+from pipeline.errors import CatalogError, SettingsError
 from pipeline.identity import member_names, of_member
-from pipeline.inputs import input_paths
+from pipeline.inputs import LAST, input_paths
 from pipeline.model import Model, load_model
 from pipeline.progress import SILENT, Progress
 
@@ -59,14 +59,25 @@ def train_model(
         catalog = _write_frame(rows, folder, settings) if paths is None else _write_rows(rows, paths, names, folder)
         sections = settings.model_dump()
         sections["catalog"] |= {"levels": names, **catalog}
-        if start is not None:
-            start.save(folder / "start.h5")
-            sections["training"]["warm_start"] = str(folder / "start.h5")
-        return _run_stages(make_settings(sections), folder, progress, loss, change_gradients)
+        start = _named_start(settings) if start is None else start
+        return _run_stages(make_settings(sections), folder, start, progress, loss, change_gradients)
+
+
+def _named_start(settings: Settings) -> Model | None:
+    """Return the model of the file that [training] warm_start names, None where it is empty."""
+    path = settings.training.warm_start
+    if path == LAST:
+        raise SettingsError(f"[training] warm_start = {LAST}: here no model is published; give it as start=model")
+    return load_model(path) if path else None
 
 
 def _run_stages(
-    settings: Settings, folder: Path, progress: Progress, loss: Loss | None, change_gradients: ChangeGradients | None
+    settings: Settings,
+    folder: Path,
+    start: Model | None,
+    progress: Progress,
+    loss: Loss | None,
+    change_gradients: ChangeGradients | None,
 ) -> Model:
     """Return the model of stages 1 to 4, each of which leaves a folder beside the items."""
     from pipeline.cleaning import clean
@@ -89,6 +100,8 @@ def _run_stages(
             features,
             trained,
             taxonomy=cleaned / "taxonomy.json",
+            start=start,
+            member=number,
             loss=loss,
             change_gradients=change_gradients,
             progress=progress,

@@ -96,14 +96,14 @@ class Identity:
 
     settings: Settings  # with the engine's name in place of `auto`
     inputs: Mapping[str, tuple[Input, ...]]  # by role; "scoring" and "start" are there where files are named
-    fingerprints: Mapping[str, str]  # plan, clean, scored (the items to score), features, train ..., export, score
+    fingerprints: Mapping[str, str]  # plan, start, clean, scored (the items to score), features, train ..., score
     choice: Choice
     recipe: str  # fingerprint of all settings that a model is made by, whatever it is made of
     basis: str  # what the export's fingerprint would be if the run trained from nothing
 
     def expected(self, role: Role) -> dict[str, str]:
         """Return the digest by path of the files that a role reads; an absent file has the digest ''."""
-        return {found.path: found.digest or "" for found in self.inputs[role]}
+        return {found.path: found.digest or "" for found in self.inputs.get(role, ())}
 
     def of(self, stage: str) -> str:
         """Return the fingerprint of a stage. Raises SettingsError where the run uses a published model and has none."""
@@ -127,6 +127,7 @@ def identify(settings: Settings, digest: Callable[[str], str | None], choice: Ch
     if start := _inputs(settings, "start", digest):
         inputs["start"] = start
     prints = {"plan": fingerprint({"settings": _everything(settings), "inputs": _contents(inputs)})}
+    prints |= {} if choice.start is None else {"start": choice.start}
     from_nothing = _trained(settings, inputs, start=None)
     if choice.model is None:
         prints |= from_nothing if choice.start is None else _trained(settings, inputs, start=choice.start)

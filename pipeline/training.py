@@ -13,7 +13,9 @@ from scipy import sparse
 from pipeline import batches, parameters, shards
 from pipeline.config import Settings
 from pipeline.config_learning import TrainingSettings
+from pipeline.errors import TrainingError
 from pipeline.examples import CHUNK, Examples, Source, chunks
+from pipeline.features import load_transform
 from pipeline.fitting import FitResult, fit
 from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
@@ -25,6 +27,7 @@ from pipeline.optimizer import ChangeGradients
 from pipeline.parts import Part, open_parts
 from pipeline.progress import Progress
 from pipeline.taxonomy import Taxonomy
+from pipeline.warm_start import Earlier, warm_start
 
 __all__ = ["FitResult", "fit", "train", "write_probe"]
 
@@ -38,6 +41,8 @@ def train(
     folder: Path,
     *,
     taxonomy: Path | None = None,
+    start: Earlier | None = None,
+    member: int = 1,
     loss: Loss | None = None,
     change_gradients: ChangeGradients | None = None,
     work: Path | None = None,
@@ -46,7 +51,8 @@ def train(
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
     taxonomy is taxonomy.json of stage 1, for the accuracies of legal paths; a network with parent_mask needs it.
-    parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
+    Training begins with the weights of the model `start`, of an ensemble with those of this member; the taxonomy is
+    needed then. parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
     The checkpoint of an earlier attempt in the directory `work` is gone on from.
     """
@@ -54,6 +60,11 @@ def train(
     ladder = None if taxonomy is None else Taxonomy.from_json(taxonomy.read_text("utf-8"))
     config = NetworkConfig.of(settings.network, data.widths, () if ladder is None else ladder.parents)
     network = FeedbackNetwork.initialise(config, np.random.default_rng(settings.training.seed))
+    if start is not None:
+        if ladder is None:
+            raise TrainingError("a warm start matches classes by their paths and needs the taxonomy: give its file")
+        transform = load_transform(features_folder / "transform.h5")
+        network = warm_start(network, start, transform=transform, taxonomy=ladder, member=member, progress=progress)
     training, validation = held(data.train), held(data.validation)
     checkpoint = None if work is None else work / CHECKPOINT
     result = fit(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import luigi
 
+from pipeline import artifacts
 from pipeline.config import Settings
 from pipeline.identity import member_name, of_member
 from tasks.clean import CleanTags
 from tasks.features import BuildFeatures
-from tasks.plan import PlanRun
+from tasks.plan import PlanRun, PublishedModel
 from tasks.stage import Stage
 
 
@@ -50,16 +52,40 @@ class TrainModel(Stage):
         }
         if self.scores_another_catalog:
             found["scored"] = self.same_run(CleanTags, "scored", role="scoring")
+        if self.identity.choice.start is not None:
+            found["start"] = self.same_run(PublishedModel, "start")
         return found
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of every stage, and the model that training started from, by fingerprint or SHA-256."""
+        named = [file.digest for file in self.identity.inputs.get("start", ())]
+        return {**super().facts(), "start": self.identity.choice.start or next(iter(named), None)}
 
     def run(self) -> None:
         """Train on the shards of the features."""
+        from pipeline.model import load_model
         from pipeline.training import train
 
-        features = self.read("features")
+        features, start = self.read("features"), self.start()
         taxonomy = self.read("clean") / "taxonomy.json"
+        earlier = None if start is None else load_model(start)
         self.publish(
             lambda folder, progress: train(
-                self.settings, features, folder, taxonomy=taxonomy, work=self.work, progress=progress
+                self.settings,
+                features,
+                folder,
+                taxonomy=taxonomy,
+                start=earlier,
+                member=self.member,
+                work=self.work,
+                progress=progress,
             )
         )
+
+    def start(self) -> Path | None:
+        """Return the model file that training starts from, as it was when the run was planned; None for none."""
+        chosen = self.identity.choice.start
+        if chosen is not None:
+            return artifacts.verified(self.root / "export" / chosen, "model.h5")
+        files = self.identity.inputs.get("start", ())
+        return artifacts.unchanged(Path(files[0].path), files[0].digest or "") if files else None

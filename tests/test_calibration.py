@@ -9,6 +9,7 @@ from pipeline.calibration import HIGHEST, LOWEST, Calibration, _HeadLoss, _PathL
 from pipeline.decoding import path_probabilities
 from pipeline.errors import ModelError
 from pipeline.metrics import expected_calibration_error
+from pipeline.ops import numeric
 from pipeline.taxonomy import Taxonomy
 
 LADDER = Taxonomy.of(("genre", "theme"), [("Drama", "War"), ("Drama", "Love"), ("Horror", "Zombies"), ("Horror", "-")])
@@ -31,6 +32,16 @@ def test_the_temperatures_that_made_the_labels_are_found_again():
     logits = logits_of(rng)
     found = fit(logits, draw_paths(logits, (2.0, 0.5), rng), LADDER)
     assert found.legal == pytest.approx((2.0, 0.5), rel=0.1)
+
+
+def test_scores_of_a_hinge_find_their_low_temperature():
+    # Scores between 0 and 2 that are surer than they look: log-probabilities of the network at temperature 1.
+    rng = np.random.default_rng(4)
+    scores = [np.clip(rng.normal(size=(6000, size)), 0, 2) for size in LADDER.n_classes]
+    log_probabilities = [numeric.log_softmax(level.astype(np.float32)) for level in scores]
+    found = fit(log_probabilities, draw_paths(scores, (0.2, 0.15), rng), LADDER)
+    assert found.legal == pytest.approx((0.2, 0.15), rel=0.1)
+    assert all(LOWEST < temperature < 1 for temperature in found.raw)
 
 
 def test_a_head_alone_by_hand():

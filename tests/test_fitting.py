@@ -105,6 +105,7 @@ def plainly_trained():
     [
         {"weight_decay": 0.5},
         {"label_smoothing": 0.3},
+        {"loss": "hinge"},
         {"level_weights": (1.0, 4.0)},
         {"dropout": 0.6},
         {"dropout": 0.0},
@@ -125,6 +126,14 @@ def test_a_setting_reaches_the_weights(plainly_trained, change):
     result = fit(network(), make_examples(), None, quick(epochs=1, **change))
     differences = [np.abs(value - plainly_trained[name]) for name, value in parameters.flatten(result.network).items()]
     assert max(difference.max() for difference in differences) > 1e-3  # far above rounding
+
+
+def test_class_weights_reach_the_weights():
+    uneven = make_examples().take(np.arange(70))  # 20, 20, 20, 10 items of the first classes of the second level
+    changes = ({}, {"class_weights": "balanced"}, {"class_weights": "effective", "class_weights_beta": 0.9})
+    biases = [fit(network(), uneven, None, quick(epochs=1, **change)).network.heads[1].bias for change in changes]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(biases[first] - biases[second]).max() > 1e-4
 
 
 @pytest.mark.slow

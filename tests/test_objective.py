@@ -122,12 +122,16 @@ def test_an_item_counts_as_much_as_its_class():
 
 
 def test_the_settings_make_the_objective_of_the_training_labels():
-    labels = np.array([[0, -1], [1, 1], [1, 1], [1, 1]], np.int32)
+    labels = np.array([[0, -1], [1, 0], [1, 1], [1, 1]], np.int32)
     settings = TrainingSettings(loss="hinge", label_smoothing=0.1, level_weights=(1, 2), class_weights="balanced")
     made = make_objective(settings, class_counts(labels, (2, 3)))
     assert (made.loss, made.label_smoothing, made.level_weights) == ("hinge", 0.1, (1, 2))
     np.testing.assert_allclose(made.class_weights[0], [2, 2 / 3])
-    np.testing.assert_allclose(made.class_weights[1], [3, 1, 3])  # classes without an item weigh as with one
+    np.testing.assert_allclose(made.class_weights[1], [3 / 2, 3 / 4, 1])  # a class without an item weighs 1
+    halves = make_objective(
+        TrainingSettings(class_weights="effective", class_weights_beta=0.5), class_counts(labels, (2, 3))
+    )
+    np.testing.assert_allclose(halves.class_weights[1], [9 / 7, 6 / 7, 1])  # effective numbers 1 and 3 / 2
     assert make_objective(TrainingSettings()).class_weights == ()
     with pytest.raises(TrainingError, match="class_weights = balanced needs the number of items"):
         make_objective(settings)

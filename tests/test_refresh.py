@@ -218,3 +218,17 @@ def test_a_damaged_plan_ends_with_40_and_is_named(week):
     code, _, err = week.run("ScoreCatalog", "--date", "2026-11-24")
     assert code == 40
     assert err.startswith(f"results: {plan.relative_to(week.folder)}: is not a plan")
+
+
+def test_training_starts_from_the_weights_of_the_last_model_or_of_a_file(week):
+    first = model_of(week, "2026-11-23")
+    shutil.copy(week.folder / "artifacts" / "export" / first / "model.h5", week.folder / "earlier.h5")
+    write_items(week.folder / "items.csv", n=36)
+    found = set()
+    for start in ("last", "earlier.h5"):
+        flags = ("--training-warm-start", start, "--training-refresh", "changed")
+        code, _, err = week.run("ScoreCatalog", "--date", "2026-11-24", *flags)
+        assert code == 0, err
+        assert f" weights of {first[:12]}" in err
+        found.add(model_of(week, "2026-11-24"))
+    assert len(found) == 2  # Where the weights come from is part of what a model is called.
