@@ -17,12 +17,8 @@ from pipeline.ensemble import Ensemble, together
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate, forward, member_figures
 from pipeline.examples import Source
-<<<<<<< HEAD
-from pipeline.features import FeatureTransform
-from pipeline.formats import catalog_facts
-=======
 from pipeline.features import load_transform
->>>>>>> 4282adc17eb6ebc0372bcde846496433caf1e186
+from pipeline.formats import catalog_facts
 from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
