@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import arrow
 from pipeline.errors import FeatureError
 from pipeline.sparse import by_id, csr, merged
 from pipeline.vocabulary import Vocabulary
@@ -162,7 +163,7 @@ def list_terms(lists: pa.Array) -> Terms:
     if flat.null_count:
         raise FeatureError(f"column 'tags' holds {flat.null_count} nulls within its lists; clean the tags first")
     encoded = flat if pa.types.is_dictionary(flat.type) else _strings(flat, "tags").dictionary_encode()
-    codes = np.asarray(encoded.indices).astype(np.int32, copy=False)
+    codes = arrow.values(encoded.indices).astype(np.int32, copy=False)
     return Terms(_indptr(lists), codes, encoded.dictionary.cast(pa.string()))
 
 
@@ -207,7 +208,7 @@ def word_terms(texts: pa.Array) -> Terms:
     pieces = list_terms(pc.split_pattern_regex(texts, _NO_WORD))
     # Not Arrow's utf8_normalize: that of pyarrow 25 takes letters apart and does not put them together again.
     folded = pa.array([fold(word) for word in pieces.distinct.to_pylist()], pa.string()).dictionary_encode()
-    words = Terms(pieces.indptr, np.asarray(folded.indices).astype(np.int32)[pieces.codes], folded.dictionary)
+    words = Terms(pieces.indptr, arrow.values(folded.indices).astype(np.int32)[pieces.codes], folded.dictionary)
     nothing = pc.index(words.distinct, "").as_py()
     # Text that begins or ends without a word leaves an empty piece there.
     return words if nothing < 0 else _without(words, nothing)
@@ -221,7 +222,7 @@ def _few_words(texts: list[str]) -> Terms:
         words = filter(None, _NO_ASCII_WORD.split(text.lower()))
         codes += [code_of.setdefault(word, len(code_of)) for word in words]
         indptr.append(len(codes))
-    return Terms(np.array(indptr, np.int64), np.array(codes, np.int32), pa.array(list(code_of), pa.string()))
+    return Terms(np.array(indptr, np.int64), np.array(codes, np.int32), arrow.strings(list(code_of)))
 
 
 def fold(word: str) -> str:
@@ -284,7 +285,7 @@ def _strings(array: pa.Array, name: str) -> pa.Array:
 
 def _indptr(lists: pa.Array) -> NDArray[np.int64]:
     """Return where each list begins in the flattened values, (n + 1,)."""
-    lengths = np.asarray(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
+    lengths = arrow.values(pc.list_value_length(lists), null=0).astype(np.int64)
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
@@ -298,7 +299,7 @@ def tag_counts(lists: pa.Array, indptr: NDArray[np.int64]) -> NDArray[np.float32
     wrong = np.flatnonzero(_indptr(lists) != indptr)
     if len(wrong):
         raise FeatureError(f"row {max(0, wrong[0] - 1)}: tags and tag_counts are lists of different length")
-    counts = np.asarray(flat.fill_null(0))
+    counts = arrow.values(flat, null=0)
     if len(counts) and counts.min() < 1:
         raise FeatureError(f"column 'tag_counts' holds {counts.min()}; a tag counts at least 1")
     return counts.astype(np.float32)

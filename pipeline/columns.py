@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import arrow
 from pipeline.config import ScoringSettings
 from pipeline.decoding import Decoded
 from pipeline.errors import SettingsError
@@ -75,20 +76,20 @@ def label_columns(
     best = np.where(_certain(decoded.level_probability[:n_rows], thresholds), codes[:, 0], -1)
     levels = []
     for k in range(n_levels):
-        levels += [_encoded(model, best[:, k]), pa.array(decoded.level_probability[:n_rows, k], pa.float32())]
+        levels += [_encoded(model, best[:, k]), _float32(decoded.level_probability[:n_rows, k])]
     probability = decoded.path_probability[:n_rows]
-    offsets = _offsets(np.full(n_rows, codes.shape[1]))
+    lengths = np.full(n_rows, codes.shape[1])
     return levels, [
         _paths(model, best),
-        pa.array(np.ascontiguousarray(probability[:, 0]), pa.float32()),
-        pa.ListArray.from_arrays(offsets, _paths(model, codes.reshape(-1, n_levels))),
-        pa.ListArray.from_arrays(offsets, pa.array(probability.ravel(), pa.float32())),
+        _float32(probability[:, 0]),
+        arrow.lists(lengths, _paths(model, codes.reshape(-1, n_levels))),
+        arrow.lists(lengths, _float32(probability.ravel())),
     ]
 
 
 def list_column(values: npt.NDArray[np.float32]) -> pa.ListArray:
     """Return the rows of a matrix, (n, width), as lists."""
-    return pa.ListArray.from_arrays(_offsets(np.full(len(values), values.shape[1])), pa.array(values.ravel()))
+    return arrow.lists(np.full(len(values), values.shape[1]), _float32(values.ravel()))
 
 
 def _certain(probability: npt.NDArray[np.floating[Any]], thresholds: Sequence[float]) -> npt.NDArray[np.bool_]:
@@ -107,16 +108,18 @@ def _certain(probability: npt.NDArray[np.floating[Any]], thresholds: Sequence[fl
 def _paths(model: Model, codes: npt.NDArray[np.int32]) -> pa.ListArray:
     """Return the labels of each row, (n, n_levels), as far as the first stop."""
     kept = np.logical_and.accumulate(codes >= 0, axis=1)
-    return pa.ListArray.from_arrays(_offsets(kept.sum(axis=1)), _encoded(model, codes[kept]))
+    return arrow.lists(kept.sum(axis=1), _encoded(model, codes[kept]))
 
 
 def _encoded(model: Model, codes: npt.NDArray[np.int32]) -> pa.DictionaryArray:
     """Return labels by their code; null for a stop."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), model.label_names)
+    return pa.DictionaryArray.from_arrays(
+        arrow.numbers(codes.astype(np.int32, copy=False), mask=codes < 0), model.label_names
+    )
 
 
-def _offsets(lengths: npt.NDArray[np.integer[Any]]) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+def _float32(values: npt.NDArray[np.floating[Any]]) -> pa.Array:
+    return arrow.numbers(values.astype(np.float32, copy=False))
 
 
 def given_path(model: Model, batch: pa.RecordBatch) -> pa.Array:
@@ -132,6 +135,6 @@ def given_path(model: Model, batch: pa.RecordBatch) -> pa.Array:
         np.stack([flags.to_numpy(zero_copy_only=False) for flags in named], axis=1), axis=1
     )
     rows, columns = np.nonzero(kept)
-    values = pa.concat_arrays(labels).take(pa.array(columns * n + rows))
-    unlabelled = pa.array(labels[0].is_null())
-    return pa.ListArray.from_arrays(_offsets(kept.sum(axis=1)), values, mask=unlabelled)
+    values = pa.concat_arrays(labels).take(arrow.numbers(columns * n + rows))
+    unlabelled = labels[0].is_null()
+    return arrow.lists(kept.sum(axis=1), values, mask=unlabelled)

@@ -271,14 +271,14 @@ class StorageSettings(Section):
 class Settings(Section):
     """Every section; `Settings(training={"epochs": 5})` changes one value."""
 
-    catalog: CatalogSettings = CatalogSettings()
-    clean: CleanSettings = CleanSettings()
-    features: FeatureSettings = FeatureSettings()
-    network: NetworkSettings = NetworkSettings()
-    training: TrainingSettings = TrainingSettings()
-    export: ExportSettings = ExportSettings()
-    scoring: ScoringSettings = ScoringSettings()
-    storage: StorageSettings = StorageSettings()
+    catalog: CatalogSettings = Field(default_factory=CatalogSettings)
+    clean: CleanSettings = Field(default_factory=CleanSettings)
+    features: FeatureSettings = Field(default_factory=FeatureSettings)
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    export: ExportSettings = Field(default_factory=ExportSettings)
+    scoring: ScoringSettings = Field(default_factory=ScoringSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Settings:

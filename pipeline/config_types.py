@@ -41,4 +41,5 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """One section of luigi.cfg; frozen, and a name that it does not have is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Built when first used: a prediction uses three of them.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)

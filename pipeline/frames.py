@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
+from pipeline import arrow
 from pipeline.errors import ModelError
 from pipeline.figures import numbers
 
@@ -52,7 +54,7 @@ def read(model: Model, data: Any) -> pa.RecordBatch:
     has_id = "item_id" in known
     table = _of_frame(data, [*(["item_id"] if has_id else []), *{name for name, _ in wanted.values()}])
     columns = {name: _cast(table, column, kind) for name, (column, kind) in wanted.items()}
-    item_id = _one(table, "item_id") if has_id else pa.array(range(table.num_rows), pa.int64())
+    item_id = _one(table, "item_id") if has_id else arrow.numbers(np.arange(table.num_rows))
     return pa.RecordBatch.from_pydict({"item_id": item_id, **columns})
 
 
@@ -92,7 +94,10 @@ def plain(array: Any) -> Any:
 def _of_rows(model: Model, rows: Any) -> pa.RecordBatch:
     if isinstance(rows, str) or not isinstance(rows, Sequence) or not all(map(_is_tags, rows)):
         raise ModelError(f"{rows!r:.80}: rows of tags are expected, such as {EXAMPLE}, or a table with a column 'tags'")
-    columns = {"item_id": pa.array(range(len(rows)), pa.int64()), "tags": pa.array(rows, TAGS)}
+    try:
+        columns = {"item_id": arrow.numbers(np.arange(len(rows))), "tags": arrow.string_lists(rows)}
+    except UnicodeEncodeError as error:
+        raise ModelError(f"{error.object!r:.80} is not text: it has half a surrogate pair") from error
     return pa.RecordBatch.from_pydict(columns | {name: pa.nulls(len(rows)) for name in model.transform.columns.names})
 
 

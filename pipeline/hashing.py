@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import arrow
 from pipeline.errors import FeatureError
 from pipeline.sparse import csr
 
@@ -109,7 +110,7 @@ def ngrams(strings: pa.Array, *, shortest: int, longest: int) -> Iterator[NGrams
 
 def spaced(strings: pa.Array) -> pa.Array:
     """Return the strings with a space at both ends, which marks where a tag or word begins and ends."""
-    nothing, space = pa.scalar("", pa.large_string()), pa.scalar(" ", pa.large_string())
+    nothing, space = arrow.strings(["", " "]).cast(pa.large_string())
     return pc.binary_join_element_wise(nothing, strings.cast(pa.large_string()), nothing, space)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pipeline import container, formats, frames, parameters
+from pipeline import arrow, container, formats, frames, parameters
 from pipeline.calibration import Calibration
 from pipeline.config import CleanSettings, ScoringSettings, Settings
 from pipeline.ensemble import Ensemble, members_of, together
@@ -87,7 +87,7 @@ class Model:
         """Return the names of all classes, each once, sorted; stops have none."""
         taxonomy = self.taxonomy
         names = {taxonomy.name(k, c) for k, size in enumerate(taxonomy.n_classes) for c in range(size)}
-        return pa.array(sorted(name for name in names if name is not None), pa.string())
+        return arrow.strings(sorted(name for name in names if name is not None))
 
     @cached_property
     def label_codes(self) -> tuple[npt.NDArray[np.int32], ...]:

@@ -11,13 +11,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline import arrow
 from pipeline.calibration import cool
 from pipeline.columns import embedding_column, given_path, label_columns, list_column, n_paths, schema
 from pipeline.config import ScoringSettings, Settings
@@ -25,9 +25,12 @@ from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError
 from pipeline.model import Model, load_model
 from pipeline.outputs import fill_up, forward, width_of
-from pipeline.progress import Progress
 from pipeline.tagging import select_tags
-from pipeline.writers import HDF5Writer, ParquetWriter
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+    from pipeline.progress import Progress
 
 N_EXAMPLES = 5
 
@@ -59,6 +62,11 @@ def score(
     Leaves scores.parquet/, scores.h5, rejects.parquet (of the scored catalog) and summary.json. Memory does not
     grow with the catalog.
     """
+
+    # Not above: a prediction reads no Parquet, and its first import takes as long as many predictions.
+    import pyarrow.parquet as pq
+
+    from pipeline.writers import HDF5Writer, ParquetWriter
 
     scoring = settings.scoring
     model = load_model(model_file)
@@ -210,16 +218,15 @@ def _score_pass(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -
         decoded = decode_raw(cool(logits, model.calibration.raw))
     titles = batch.column("title") if "title" in batch.schema.names else pa.nulls(n)
     levels, paths = label_columns(model, decoded, n_rows=n, thresholds=scoring.thresholds)
-    n_tags = pc.fill_null(pc.list_value_length(batch.column("tags")), 0).cast(pa.int32())
-    n_unseen_tags = pa.array(features.n_unseen_tags, pa.int32())
+    n_tags = arrow.values(pc.list_value_length(batch.column("tags")), null=0).astype(np.int32)
     columns = [batch.column("item_id"), titles.cast(pa.string()), *levels, *paths]
     columns += [
         given_path(model, batch),
-        n_tags,
-        n_unseen_tags,
-        pc.equal(n_tags, n_unseen_tags),
+        arrow.numbers(n_tags),
+        arrow.numbers(features.n_unseen_tags),
+        arrow.flags(n_tags == features.n_unseen_tags),
         *(list_column(values[:n]) for values in layers),
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([model.fingerprint])),
+        pa.DictionaryArray.from_arrays(arrow.numbers(np.zeros(n, np.int32)), arrow.strings([model.fingerprint])),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=_schema(model, batch, scoring))
 

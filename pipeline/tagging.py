@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import arrow
 from pipeline.config import CleanSettings
 from pipeline.spelling import changed_by_unescape, normalise, unescape
 from pipeline.tag_lists import TagLists
@@ -86,17 +87,18 @@ class Applications:
     @classmethod
     def of_lists(cls, lists: Any) -> Applications:
         """Return the values of a list column; null and blank ones are none."""
-        return cls.of(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), pc.list_flatten(lists))
+        return cls.of(arrow.values(pc.list_parent_indices(lists)), pc.list_flatten(lists))
 
     @classmethod
     def of(cls, row: Any, raw: Any, *, count: Any = None, user: Any = None) -> Applications:
         """Return the applications that are not null or blank; counts are 1, and users unknown, where none are given."""
         raw = pc.utf8_trim_whitespace(pc.cast(raw, pa.string()))
-        filled = pc.fill_null(pc.greater(pc.binary_length(raw), 0), False)
-        keep = filled.to_numpy(zero_copy_only=False)
+        keep = arrow.values(pc.binary_length(raw), null=0) > 0
         counts = np.ones(len(raw)) if count is None else count
         users = np.full(len(raw), -1) if user is None else user
-        return cls(row[keep].astype(np.int64), raw.filter(filled), counts[keep], users[keep].astype(np.int64))
+        return cls(
+            row[keep].astype(np.int64), raw.filter(arrow.flags(keep)), counts[keep], users[keep].astype(np.int64)
+        )
 
     @classmethod
     def together(cls, parts: list[Applications]) -> Applications:
@@ -128,7 +130,7 @@ def group_tags(applications: Applications, n_items: int, rules: TagRules) -> Gro
     judged = [rules(raw) for raw in encoded.dictionary.to_pylist()]
     names = sorted({found.tag for found in judged if found.tag})
     rank = {tag: place for place, tag in enumerate(names)}
-    places = encoded.indices.to_numpy(zero_copy_only=False)
+    places = arrow.values(encoded.indices)
     codes = np.array([rank.get(found.tag, -1) for found in judged], np.int64)[places]
     changes = _count_changes(judged, places)
     taken, size = codes >= 0, max(1, len(names))
@@ -148,13 +150,13 @@ def group_tags(applications: Applications, n_items: int, rules: TagRules) -> Gro
     starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_items))])
     order = np.empty(len(row), np.int32)
     order[np.lexsort((first[keep], row))] = np.arange(len(row)) - starts[row]
-    offsets = pa.array(starts, pa.int32())
+    offsets = arrow.numbers(starts.astype(np.int32))
     wrong = np.array([bool(found.reason) for found in judged], np.bool_)[places]
     rejected = np.flatnonzero(wrong)
     return GroupedTags(
-        tags=pa.ListArray.from_arrays(offsets, pa.array(names, pa.string()).take(pa.array(code))),
-        counts=pa.ListArray.from_arrays(offsets, pa.array(counts[keep], pa.int32())),
-        order=pa.ListArray.from_arrays(offsets, pa.array(order)),
+        tags=pa.ListArray.from_arrays(offsets, arrow.strings(names).take(arrow.numbers(code))),
+        counts=pa.ListArray.from_arrays(offsets, arrow.numbers(counts[keep])),
+        order=pa.ListArray.from_arrays(offsets, arrow.numbers(order)),
         n_raw=np.bincount(applications.row, minlength=n_items).astype(np.int32),
         n_kept=int(given[keep].sum()),
         rejected=rejected,
@@ -187,7 +189,7 @@ def select_tags(lists: Any, keep: npt.NDArray[np.bool_]) -> Any:
     >>> select_tags(pa.array([["a", "b"], None, ["c"]]), np.array([False, True, True])).to_pylist()
     [['b'], [], ['c']]
     """
-    parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)[keep]
+    parents = arrow.values(pc.list_parent_indices(lists))[keep]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(parents, minlength=len(lists)))])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pc.list_flatten(lists).filter(pa.array(keep)))
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import arrow
 from pipeline.errors import FeatureError
 from pipeline.hdf5 import read_array, read_strings, write_array, write_strings
 
@@ -43,7 +44,7 @@ class Vocabulary:
         if len(terms) <= _FEW_TERMS:
             return np.array([self._id_of.get(term, 0) for term in terms.to_pylist()], np.int32)
         found = pc.index_in(terms.cast(pa.string()), value_set=self.terms)
-        return np.asarray(found.fill_null(-1)).astype(np.int32) + np.int32(1)
+        return arrow.values(found, null=-1).astype(np.int32) + np.int32(1)
 
     @cached_property
     def _id_of(self) -> dict[str, int]:

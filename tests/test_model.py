@@ -1,19 +1,12 @@
 """The model file: what is saved comes back, what is damaged or crafted is told, and nothing heavy is imported."""
 
-import json
-import os
-import pickle
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
+from crafted_model import craft, with_bytes, with_json, with_parameter
 from small_model import TAXONOMY, features, make_items, make_model
 
-from pipeline import container, parameters
+from pipeline import parameters
 from pipeline.__main__ import main
 from pipeline.calibration import Calibration
 from pipeline.errors import ModelError
@@ -26,42 +19,6 @@ def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.h5"
     make_model().save(path)
     return path
-
-
-def craft(saved, path, change, *, version=container.VERSION):
-    """Change a model file within HDF5, and give it the checksum that it then needs."""
-    shutil.copyfile(saved, path)
-    with h5py.File(path, "r+") as file:
-        change(file)
-    with path.open("r+b") as stream:
-        stream.write(container._header(version, *container._digest(path)))
-    return path
-
-
-def with_json(name, edit):
-    def change(file):
-        value = json.loads(file[name][:].tobytes())
-        del file[name]
-        container.write_json(file, name, edit(value))
-
-    return change
-
-
-def with_bytes(name, data):
-    def change(file):
-        del file[name]
-        file.create_dataset(name, data=np.frombuffer(data, dtype=np.uint8))
-
-    return change
-
-
-def with_parameter(name, **dataset):
-    def change(file):
-        del file[f"parameters/{name}"]
-        if dataset:
-            file.create_dataset(f"parameters/{name}", **dataset)
-
-    return change
 
 
 # --- saved and loaded
@@ -221,29 +178,6 @@ def test_a_format_from_before_the_first_says_what_to_do(saved, tmp_path):
         load_model(craft(saved, tmp_path / "model.h5", lambda file: None, version=0))
 
 
-def test_every_random_mutation_is_noticed_before_hdf5_opens_the_file(saved, tmp_path, monkeypatch):
-    content = saved.read_bytes()
-    monkeypatch.setattr(h5py, "File", None)  # to call it would be a TypeError
-    rng = np.random.default_rng(11)
-    path = tmp_path / "model.h5"
-    for _ in range(1000):
-        damaged = bytearray(content)
-        place = int(rng.integers(600 if rng.random() < 0.3 else len(content)))
-        kind = rng.integers(4)
-        if kind == 0:
-            damaged[place] ^= 1 << int(rng.integers(8))
-        elif kind == 1:
-            del damaged[place:]
-        elif kind == 2:
-            damaged[place:place] = rng.bytes(int(rng.integers(1, 9)))
-        else:
-            noise = rng.bytes(int(rng.integers(4, 64)))
-            damaged[place : place + len(noise)] = noise
-        path.write_bytes(damaged)
-        with pytest.raises(ModelError):
-            load_model(path)
-
-
 CRAFTED = {
     "no network": lambda file: file.__delitem__("network"),
     "no transform": lambda file: file.__delitem__("transform"),
@@ -300,64 +234,7 @@ def test_a_crafted_file_with_a_right_checksum_is_told(saved, tmp_path, change):
         load_model(path)
 
 
-def test_no_planted_pickle_runs(saved, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (os.mkdir, (str(tmp_path / "ran"),))
-
-    bomb = pickle.dumps(Bomb())
-    for name in ("network", "taxonomy", "clean", "calibration", "provenance", "transform/vocabulary/terms/bytes"):
-        path = craft(saved, tmp_path / "model.h5", with_bytes(name, bomb))
-        with pytest.raises(ModelError):
-            load_model(path)
-    path = craft(saved, tmp_path / "model.h5", with_parameter("hidden.bias", data=np.void(bomb)))
-    with pytest.raises(ModelError):
-        load_model(path)
-    assert not (tmp_path / "ran").exists()
-
-
-# --- from the shell, and what is imported
-
-
-SCORE_WITH_FEW_LIBRARIES = """
-import sys
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name in {blocked}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NotInstalled())
-import pipeline
-from pipeline import scoring
-pipeline.load_model({path!r}).predict([["zombies", "farmhouse"]])
-found = {name.split(".")[0] for name, m in sys.modules.items() if "-packages" in str(getattr(m, "__file__", ""))}
-print(*sorted(found - {"pydantic_core", "typing_extensions", "typing_inspection", "annotated_types", "pipeline"}))
-"""
-
-
-def test_scoring_needs_five_libraries(saved):
-    # pyarrow imports pandas, dateutil and cloudpickle where they are installed: so here they are not, nor is anything
-    # of weight.
-    blocked = [
-        "cloudpickle",
-        "pandas",
-        "dateutil",
-        "duckdb",
-        "luigi",
-        "theano",
-        "pytensor",
-        "threadpoolctl",
-        "filelock",
-        "rich",
-        "sklearn",
-    ]
-    code = SCORE_WITH_FEW_LIBRARIES.replace("{blocked}", str(blocked)).replace("{path!r}", repr(str(saved)))
-    root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.stderr == ""
-    found = [name for name in done.stdout.split() if not name.startswith(("_", "cython"))]
-    assert set(found) == {"numpy", "scipy", "h5py", "pyarrow", "pydantic"}
+# --- from the shell
 
 
 def test_the_shell_prints_paths_with_bars(saved, capsys):
