@@ -96,14 +96,14 @@ class Identity:
 
     settings: Settings  # with the engine's name in place of `auto`
     inputs: Mapping[str, tuple[Input, ...]]  # by role; "scoring" and "start" are there where files are named
-    fingerprints: Mapping[str, str]  # plan, clean, scored (the items to score), features, train ..., export, score
+    fingerprints: Mapping[str, str]  # plan, start, clean, scored (the items to score), features, train ..., score
     choice: Choice
     recipe: str  # fingerprint of all settings that a model is made by, whatever it is made of
     basis: str  # what the export's fingerprint would be if the run trained from nothing
 
     def expected(self, role: Role) -> dict[str, str]:
         """Return the digest by path of the files that a role reads; an absent file has the digest ''."""
-        return {found.path: found.digest or "" for found in self.inputs[role]}
+        return {found.path: found.digest or "" for found in self.inputs.get(role, ())}
 
     def of(self, stage: str) -> str:
         """Return the fingerprint of a stage. Raises SettingsError where the run uses a published model and has none."""
@@ -127,6 +127,7 @@ def identify(settings: Settings, digest: Callable[[str], str | None], choice: Ch
     if start := _inputs(settings, "start", digest):
         inputs["start"] = start
     prints = {"plan": fingerprint({"settings": _everything(settings), "inputs": _contents(inputs)})}
+    prints |= {} if choice.start is None else {"start": choice.start}
     from_nothing = _trained(settings, inputs, start=None)
     if choice.model is None:
         prints |= from_nothing if choice.start is None else _trained(settings, inputs, start=choice.start)
@@ -146,7 +147,7 @@ def _trained(settings: Settings, inputs: Mapping[str, tuple[Input, ...]], *, sta
     if "scoring" in inputs:
         prints["scored"] = fingerprint(_clean_parts(settings, "scoring", inputs["scoring"]))
     prints["features"] = _stage(settings, "features", prints)
-    starts = [file.digest for file in inputs.get("start", ())] or [start]
+    starts: list[str | None] = [file.digest or "" for file in inputs.get("start", ())] or [start]
     for number, name in enumerate(member_names(settings), start=1):
         more = {"start": starts[0]} if starts != [None] else {}
         prints[name] = _stage(of_member(settings, number), "train", prints | more, *more)

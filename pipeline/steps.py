@@ -61,18 +61,18 @@ class Network(ABC):
         """Return the names of the layers in order."""
         return tuple(step.name for step in self.steps)
 
-    def __call__(self, inputs: Inputs) -> tuple[Array, ...]:
+    def __call__(self, inputs: Inputs | Array) -> tuple[Array, ...]:
         """Return the log-probabilities of every level, (n, n_classes of the level) each."""
         return self.outputs(inputs, self._of_levels("level"))
 
-    def logits(self, inputs: Inputs) -> tuple[Array, ...]:
+    def logits(self, inputs: Inputs | Array) -> tuple[Array, ...]:
         """Return the logits of every level, (n, n_classes of the level) each: what the losses start from."""
         return self.outputs(inputs, self._of_levels("logits"))
 
     def _of_levels(self, name: str) -> list[str]:
         return [f"{name}_{level}" for level in range(1, len(self.config.n_classes) + 1)]
 
-    def __getitem__(self, layer: int | str) -> Callable[[Inputs], Array]:
+    def __getitem__(self, layer: int | str) -> Callable[[Inputs | Array], Array]:
         """Return the function from inputs to the output of the layer of this index or name.
 
         Raises ModelError for a layer that the network does not have.
@@ -86,8 +86,12 @@ class Network(ABC):
             raise ModelError(f"'{layer}' is not one of the layers {', '.join(names)}")
         return lambda inputs: self.outputs(inputs, [layer])[0]
 
-    def outputs(self, inputs: Inputs, names: Sequence[str]) -> tuple[Array, ...]:
-        """Return the outputs of the named layers; each layer that they need is computed once, the others are not."""
+    def outputs(self, inputs: Inputs | Array, names: Sequence[str]) -> tuple[Array, ...]:
+        """Return the outputs of the named layers; each layer that they need is computed once, the others are not.
+
+        Of a network that reads nothing else, the inputs may be the tag index alone.
+        """
+        inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
         steps = {step.name: step for step in self.steps}
         known: dict[str, Any] = {
             "tag_index": inputs.tag_index,

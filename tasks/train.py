@@ -12,7 +12,7 @@ from pipeline.config import Settings
 from pipeline.identity import member_name, of_member
 from tasks.clean import CleanTags
 from tasks.features import BuildFeatures
-from tasks.plan import PlanRun
+from tasks.plan import PlanRun, PublishedModel
 from tasks.stage import Stage
 
 
@@ -52,7 +52,14 @@ class TrainModel(Stage):
         }
         if self.scores_another_catalog:
             found["scored"] = self.same_run(CleanTags, "scored", role="scoring")
+        if self.identity.choice.start is not None:
+            found["start"] = self.same_run(PublishedModel, "start")
         return found
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of every stage, and the model that training started from, by fingerprint or SHA-256."""
+        named = [file.digest for file in self.identity.inputs.get("start", ())]
+        return {**super().facts(), "start": self.identity.choice.start or next(iter(named), None)}
 
     def run(self) -> None:
         """Train on the shards of the features."""

@@ -112,6 +112,18 @@ def test_numpy_and_engine_agree(engine, name):
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+@every_engine
+@pytest.mark.parametrize("name", layers())
+def test_numpy_and_the_compiled_engine_agree(engine, name):
+    layer, *values = layers()[name]
+    np.testing.assert_allclose(run(engine, layer, *values, mode="fast_run"), layer(*values), rtol=0, atol=1e-12)
+    layer, *values = in_float32(layer, *values)
+    found = run(engine, layer, *values, mode="fast_run")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, layer(*values), rtol=1e-6, atol=1e-6)
+
+
 def test_the_mean_of_tags_leaves_padding_out_and_counts_repeats():
     np.testing.assert_array_equal(TagMean(TABLE)(TAGS), MEANS)
 

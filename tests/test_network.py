@@ -119,6 +119,8 @@ def test_one_level_and_tags_alone_are_enough():
     network = make_network(NetworkConfig(n_vocabulary=6, n_features=0, n_dense=0, hidden=4, n_classes=(1,)))
     assert network.names == ("tags", "hidden", "projected", "state_1", "logits_1", "level_1")
     np.testing.assert_array_equal(network(Inputs(TAGS))[0], np.zeros((3, 1)))
+    np.testing.assert_array_equal(network[-1](TAGS), np.zeros((3, 1)))
+    np.testing.assert_array_equal(network["hidden"](TAGS), network["hidden"](Inputs(TAGS)))
 
 
 def test_inputs_without_what_the_network_reads_are_an_error():
