@@ -21,7 +21,7 @@ from pipeline.ensemble import Ensemble, members_of, together
 from pipeline.errors import ModelError
 from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
-from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.network_config import parents_of
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
@@ -96,17 +96,32 @@ class Model:
         A row without tags gets what the model expects of any item, and n_tags = 0.
         Raises ModelError for anything but rows of strings, and for an n_best outside 1 to 100.
         """
-        if isinstance(rows, str) or not all(map(_is_tags, rows)):
-            raise ModelError(f'predict({rows!r}): rows of tags are expected, such as [["zombies", "farmhouse"]]')
+        batch = self._batch(rows)
         if not 1 <= n_best <= 100:
             raise ModelError(f"predict(n_best={n_best}): 1 to 100 is allowed")
+        # Small batches: a call for one row should not pay for two thousand.
+        scores = self.score_batch(batch, clean=True, scoring=ScoringSettings(n_best=n_best, batch_size=64))
+        return [_prediction(row, self.taxonomy.levels) for row in scores.to_pylist()]
+
+    def inputs(self, rows: Sequence[Sequence[str]]) -> Inputs:
+        """Return what the network reads of rows of raw tags, so that every layer of it is had of tags.
+
+        `model.network["hidden"](model.inputs(rows))` is the hidden layer, (n, n_hidden). Raises ModelError for
+        anything but rows of strings.
+        """
+        from pipeline.scoring import clean_batch, fill_up
+
+        features = self.transform.transform(clean_batch(self, self._batch(rows)))
+        return fill_up(features, n_rows=len(rows))
+
+    def _batch(self, rows: Sequence[Sequence[str]]) -> pa.RecordBatch:
+        """Return rows of raw tags as items that have nothing else."""
+        if isinstance(rows, str) or not all(map(_is_tags, rows)):
+            raise ModelError(f'{rows!r}: rows of tags are expected, such as [["zombies", "farmhouse"]]')
         columns = {"item_id": pa.array(range(len(rows)), pa.int64()), "tags": pa.array(rows, pa.list_(pa.string()))}
         for column in self.transform.columns.names:
             columns[column] = pa.nulls(len(rows))
-        # Small batches: a call for one row should not pay for two thousand.
-        scoring = ScoringSettings(n_best=n_best, batch_size=64)
-        scores = self.score_batch(pa.RecordBatch.from_pydict(columns), clean=True, scoring=scoring)
-        return [_prediction(row, self.taxonomy.levels) for row in scores.to_pylist()]
+        return pa.RecordBatch.from_pydict(columns)
 
     def score_batch(
         self, batch: pa.RecordBatch, *, clean: bool, scoring: ScoringSettings | None = None

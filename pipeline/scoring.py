@@ -45,7 +45,7 @@ def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: Sc
         if column not in batch.schema.names:
             raise CatalogError(f"column '{column}' is missing; the columns are {', '.join(batch.schema.names)}")
     if clean:
-        batch = _clean(model, batch)
+        batch = clean_batch(model, batch)
     elif model.tag_lists.labels:
         batch = _without_labels(model, batch)
     size = scoring.batch_size
@@ -169,7 +169,7 @@ def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
     yield from items.iter_batches(batch_size=65_536, columns=columns)
 
 
-def _clean(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
+def clean_batch(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the batch with clean tags, and with how often each stood among the raw ones, as stage 1 counts them."""
     from pipeline.cleaning import clean_tags
 
