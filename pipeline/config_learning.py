@@ -34,6 +34,12 @@ class NetworkSettings(Section):
             raise ValueError(f"experts: {self.experts} experts cannot have the top_k = {self.top_k} chosen of them")
         return self
 
+    @model_validator(mode="after")
+    def _steps_fit(self) -> NetworkSettings:
+        if self.label_feedback and self.kind == "single_shot":
+            raise ValueError("label_feedback: a single_shot network has no next step to feed; use kind = feedback")
+        return self
+
 
 class TrainingSettings(Section):
     """How the network is trained."""

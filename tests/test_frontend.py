@@ -74,7 +74,7 @@ def test_a_saved_model_trains_on_with_other_tags_and_classes(model, tmp_path):
     model.save(tmp_path / "model.h5")
     rows, paths = [*ROWS, *[["robot", "laughs"]] * 12], [*PATHS, *[("Science fiction",)] * 12]
     earlier = load_model(tmp_path / "model.h5")
-    settings = settings_of(earlier).model_copy(update={"training": quick().training})
+    settings = settings_of(earlier).model_copy(update={"training": quick(epochs=20).training})
     on = train_model(rows, paths, settings=settings, start=earlier)
     assert on.predict([["robot"]])[0].path[0] == "Science fiction"
     assert on.predict([["zombies"]])[0].path == ("Horror", "Zombies")

@@ -7,6 +7,9 @@ import sys
 import numpy as np
 import pytest
 from graphs import ENGINES, every_engine, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
 from pipeline import ops
@@ -142,6 +145,22 @@ def test_ties_go_to_the_lower_index_however_long_the_row(engine, mode):
             run(engine, lambda x, k=k: ops.of(x).keep_topk(x, k), rows, mode=mode),
         ):
             assert [set(np.flatnonzero(np.isfinite(row))) for row in kept] == [set(row) for row in expected]
+
+
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 4), st.integers(1, 9)),
+        elements=st.sampled_from([-np.inf, -3.0, -0.0, 0.0, 2.0**-100, 2.0, 2.0**99]),
+    ),
+    st.integers(1, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_of_any_rows_the_k_largest_stay_and_all_else_goes(rows, k):
+    for row, kept in zip(rows, numeric.keep_topk(rows, k), strict=True):
+        order = sorted(range(len(row)), key=lambda place: (-row[place], place))
+        expected = [row[place] if place in order[:k] else -np.inf for place in range(len(row))]
+        np.testing.assert_array_equal(kept, np.array(expected, np.float32))
 
 
 @every_engine
