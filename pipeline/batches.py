@@ -65,23 +65,25 @@ class Loader:
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of an epoch: each example once, in an order drawn from seed and number."""
         order_rng, noise_rng = (np.random.default_rng([self.seed, number, use]) for use in range(2))
-        rest: Examples | None = None  # what was too little for a batch at the end of the window before
         for window, order in ahead(self.windows(order_rng)):
-            n_rest = 0 if rest is None else len(rest)
-            held = window if rest is None else joined([rest, window])
-            order = np.concatenate([np.arange(n_rest), order + n_rest])
-            whole = len(order) - len(order) % self.batch_size
-            for start in range(0, whole, self.batch_size):
-                yield self.batch(held.take(order[start : start + self.batch_size]), noise_rng)
-            rest = held.take(order[whole:]) if whole < len(order) else None
-        if rest is not None:
-            yield self.batch(rest, noise_rng)
+            for start in range(0, len(order), self.batch_size):
+                yield self.batch(window.take(order[start : start + self.batch_size]), noise_rng)
 
     def windows(self, rng: np.random.Generator) -> Iterator[tuple[Examples, Array]]:
-        """Yield the items of each window, and the order in which to take them."""
+        """Yield the items of each window, and the order in which to take them: whole batches but for the last.
+
+        What is too little for a batch is handed on to the next window, where it comes first.
+        """
+        rest: list[Examples] = []
         for ranges in windows(self.examples.n_positions, rng):
-            window = joined([self.examples.read(start, stop) for start, stop in ranges])
-            yield window, rng.permutation(len(window))
+            n_rest = sum(map(len, rest))
+            window = joined([*rest, *(self.examples.read(start, stop) for start, stop in ranges)])
+            order = np.concatenate([np.arange(n_rest), n_rest + rng.permutation(len(window) - n_rest)])
+            whole = len(order) - len(order) % self.batch_size
+            rest = [window.take(order[whole:])] if whole < len(order) else []
+            yield window, order[:whole]
+        for last in rest:
+            yield last, np.arange(len(last))
 
     def batch(self, examples: Examples, rng: np.random.Generator) -> Batch:
         """Return the examples as a batch, with dropout drawn by rng."""

@@ -67,7 +67,8 @@ class TrainingSettings(Section):
     tag_dropout: float = Field(0.1, ge=0, lt=1, description="share of the tags in an item's index dropped in a step")
     feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of an item's sparse features dropped in a step")
     loss: Literal["nll", "hinge"] = Field(
-        "nll", description="nll: negative log-likelihood; hinge: squared, one against the rest"
+        "nll",
+        description="nll: negative log-likelihood; hinge: squared, one against the rest, which clip_norm = 1 suits",
     )
     label_smoothing: float = Field(
         0.05, ge=0, lt=1, description="probability spread evenly over the classes of a level"

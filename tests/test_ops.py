@@ -193,6 +193,31 @@ def test_huge_logits_and_gates_stay_finite():
     np.testing.assert_allclose(numeric.sigmoid(np.array([-1000, 0, 1000], np.float32)), [0, 0.5, 1])
 
 
+@every_engine
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-6)])
+def test_gates_saturate_alike_though_theanos_are_cut_off(engine, dtype, tolerance):
+    x = np.array([-200, -89, -20, -15.5, -14.5, 14.5, 15.5, 20, 200], dtype)
+    found, expected = run(engine, CALLS["sigmoid"], x), numeric.sigmoid(x)
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+@every_engine
+def test_floats_times_a_mask_of_whole_numbers_stay_float32(engine):
+    tags, x = INDEX, np.ones((4, 3), np.float32)
+    for found in (
+        count_of_tags(tags, x),
+        run(engine, count_of_tags, tags, x),
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, [2, 2, 0, 3])
+
+
+def count_of_tags(tags, x):
+    o = ops.of(tags, x)
+    return o.sum(x * o.cast(tags > 0, x), axis=1)
+
+
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_an_index_outside_the_table_is_an_error(wrong):
     with pytest.raises(FeatureError, match=rf"index {wrong} is outside the table of 3 rows \(0 to 2\)"):

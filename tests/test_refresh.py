@@ -9,8 +9,9 @@ from test_tasks import DATE, SETTINGS, Project, first_run, project, write_items 
 
 from pipeline import artifacts, pointers
 from pipeline.config_learning import TrainingSettings
-from pipeline.errors import SettingsError
-from pipeline.refresh import Choice, Origin, choose
+from pipeline.errors import ArtifactError, SettingsError
+from pipeline.refresh import Choice, Origin, choose, planned
+from tasks.targets import PlanTarget
 
 PINNED = ("--training-refresh", "pinned")
 LAST = Origin(fingerprint="m1", date="2026-11-01", recipe="r", basis="b1", start="m0")
@@ -47,7 +48,7 @@ def test_what_has_not_changed_is_no_old_model_but_the_run_of_today():
 
 def test_a_pinned_model_is_used_whatever_changed():
     assert chosen(30, recipe="other", refresh="pinned").model == "m1"
-    assert "of 2026-11-01" in chosen(30, refresh="pinned").reason
+    assert chosen(30, refresh="pinned").reason == "[training] refresh = pinned"
 
 
 def test_without_a_published_model_pinned_says_what_to_do():
@@ -62,6 +63,23 @@ def test_a_warm_start_begins_with_the_last_model_if_there_is_one():
 
 def test_a_warm_start_does_not_train_on_where_nothing_has_changed():
     assert chosen(2, basis="b1", warm_start="last") == Choice(start="m0")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"choice": {"model": "m1", "colour": "red"}}'])
+def test_a_damaged_plan_is_named_with_the_remedy(tmp_path, content):
+    assert planned(tmp_path / "plan.json") is None
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"plan\.json: is not a plan .*; remove it and run the job again"):
+        planned(tmp_path / "plan.json")
+
+
+def test_a_plan_that_chose_another_model_is_not_followed(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"choice": {"model": "m1", "start": None, "reason": "said otherwise"}}))
+    assert PlanTarget(path, Choice(model="m1")).exists()
+    assert not PlanTarget(path, Choice(start="m1")).exists()
+    with pytest.raises(ArtifactError, match=r"another run planned the same date .*; run the same command again"):
+        PlanTarget(path, Choice(start="m1")).agrees()
 
 
 # --- the luigi command
@@ -208,16 +226,6 @@ def test_a_model_that_is_gone_ends_with_20_and_the_remedy(week):
     assert code == 20
     assert "is gone or damaged" in err
     assert "--training-refresh changed trains another one" in err
-
-
-def test_a_damaged_plan_ends_with_40_and_is_named(week):
-    write_items(week.folder / "items.csv", n=33)
-    week.score(date="2026-11-24")
-    (plan,) = (week.root / "plan").glob("2026-11-24-*.json")
-    plan.write_text("{")
-    code, _, err = week.run("ScoreCatalog", "--date", "2026-11-24")
-    assert code == 40
-    assert err.startswith(f"results: {plan.relative_to(week.folder)}: is not a plan")
 
 
 # --- weights to start from
