@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.config_learning import TrainingSettings
     from pipeline.examples import Examples
     from pipeline.fitting import fit
-    from pipeline.frontend import train_model
+    from pipeline.frontend import examples_of, train_model
     from pipeline.model import Model, load_model
     from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
     from pipeline.taxonomy import Taxonomy
@@ -30,6 +30,7 @@ _HOMES = {
     "NetworkConfig": "pipeline.network",
     "TrainingSettings": "pipeline.config_learning",
     "fit": "pipeline.fitting",
+    "examples_of": "pipeline.frontend",
     "train_model": "pipeline.frontend",
     "Settings": "pipeline.config",
     "make_settings": "pipeline.config",
@@ -48,6 +49,7 @@ __all__ = [
     "Settings",
     "Taxonomy",
     "TrainingSettings",
+    "examples_of",
     "fit",
     "load_model",
     "make_settings",

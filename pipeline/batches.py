@@ -65,23 +65,25 @@ class Loader:
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of an epoch: each example once, in an order drawn from seed and number."""
         order_rng, noise_rng = (np.random.default_rng([self.seed, number, use]) for use in range(2))
-        rest: Examples | None = None  # what was too little for a batch at the end of the window before
         for window, order in ahead(self.windows(order_rng)):
-            n_rest = 0 if rest is None else len(rest)
-            held = window if rest is None else joined([rest, window])
-            order = np.concatenate([np.arange(n_rest), order + n_rest])
-            whole = len(order) - len(order) % self.batch_size
-            for start in range(0, whole, self.batch_size):
-                yield self.batch(held.take(order[start : start + self.batch_size]), noise_rng)
-            rest = held.take(order[whole:]) if whole < len(order) else None
-        if rest is not None:
-            yield self.batch(rest, noise_rng)
+            for start in range(0, len(order), self.batch_size):
+                yield self.batch(window.take(order[start : start + self.batch_size]), noise_rng)
 
     def windows(self, rng: np.random.Generator) -> Iterator[tuple[Examples, Array]]:
-        """Yield the items of each window, and the order in which to take them."""
+        """Yield the items of each window, and the order in which to take them: whole batches but for the last.
+
+        What is too little for a batch is handed on to the next window, where it comes first.
+        """
+        rest: list[Examples] = []
         for ranges in windows(self.examples.n_positions, rng):
-            window = joined([self.examples.read(start, stop) for start, stop in ranges])
-            yield window, rng.permutation(len(window))
+            n_rest = sum(map(len, rest))
+            window = joined([*rest, *(self.examples.read(start, stop) for start, stop in ranges)])
+            order = np.concatenate([np.arange(n_rest), n_rest + rng.permutation(len(window) - n_rest)])
+            whole = len(order) - len(order) % self.batch_size
+            rest = [window.take(order[whole:])] if whole < len(order) else []
+            yield window, order[:whole]
+        for last in rest:
+            yield last, np.arange(len(last))
 
     def batch(self, examples: Examples, rng: np.random.Generator) -> Batch:
         """Return the examples as a batch, with dropout drawn by rng."""
@@ -121,7 +123,7 @@ def narrowed(tag_index: Array) -> Array:
 
     How wide the index of a file is depends on what else lies in it, and must not change what is drawn.
     """
-    used = np.flatnonzero(tag_index.any(axis=0))
+    used = np.flatnonzero(tag_index.max(axis=0, initial=0))
     return tag_index[:, used if len(used) else slice(0, 1)]
 
 
@@ -135,8 +137,8 @@ def touched(tag_index: Array) -> tuple[Array, Array]:
            [2, 0]], dtype=int32), array([0, 3, 7], dtype=int32))
     """
     tag_index = narrowed(tag_index)
-    rows, inverse = np.unique(np.append(tag_index.ravel(), 0), return_inverse=True)
-    return inverse.ravel()[:-1].reshape(tag_index.shape).astype(np.int32), rows.astype(np.int32)
+    rows, inverse = distinct(np.append(tag_index.ravel(), np.int32(0)), below=int(tag_index.max(initial=0)) + 1)
+    return inverse[:-1].reshape(tag_index.shape), rows
 
 
 def touched_columns(features: Array) -> tuple[Array, Array]:
@@ -147,12 +149,24 @@ def touched_columns(features: Array) -> tuple[Array, Array]:
     (array([[0., 5.],
            [1., 2.]]), array([0, 2], dtype=int32))
     """
-    columns, inverse = np.unique(features.indices, return_inverse=True)
+    columns, inverse = distinct(features.indices, below=features.shape[1])
     if not len(columns):
         columns = np.zeros(1, np.int32)
     shape = (features.shape[0], len(columns))
-    narrow = sparse.csr_matrix((features.data, inverse.ravel().astype(np.int32), features.indptr), shape=shape)
-    return narrow.tocsc(), columns.astype(np.int32)
+    return sparse.csr_matrix((features.data, inverse, features.indptr), shape=shape).tocsc(), columns
+
+
+def distinct(values: Array, *, below: int) -> tuple[Array, Array]:
+    """Return the distinct values, ascending, and the place of each value among them; int32, from 0 and below a bound.
+
+    >>> distinct(np.array([7, 3, 7]), below=8)
+    (array([3, 7], dtype=int32), array([1, 0, 1], dtype=int32))
+    """
+    found = np.unique(values)
+    # A table of places, of which only those of the values are written or read: np.unique's own inverse sorts twice.
+    place = np.empty(below, np.int32)
+    place[found] = np.arange(len(found), dtype=np.int32)
+    return found.astype(np.int32, copy=False), place[values]
 
 
 def drop_tags(tag_index: Array, share: float, rng: np.random.Generator) -> Array:

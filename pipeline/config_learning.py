@@ -34,6 +34,12 @@ class NetworkSettings(Section):
             raise ValueError(f"experts: {self.experts} experts cannot have the top_k = {self.top_k} chosen of them")
         return self
 
+    @model_validator(mode="after")
+    def _steps_fit(self) -> NetworkSettings:
+        if self.label_feedback and self.kind == "single_shot":
+            raise ValueError("label_feedback: a single_shot network has no next step to feed; use kind = feedback")
+        return self
+
 
 class TrainingSettings(Section):
     """How the network is trained."""
@@ -61,7 +67,8 @@ class TrainingSettings(Section):
     tag_dropout: float = Field(0.1, ge=0, lt=1, description="share of the tags in an item's index dropped in a step")
     feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of an item's sparse features dropped in a step")
     loss: Literal["nll", "hinge"] = Field(
-        "nll", description="nll: negative log-likelihood; hinge: squared, one against the rest"
+        "nll",
+        description="nll: negative log-likelihood; hinge: squared, one against the rest, which clip_norm = 1 suits",
     )
     label_smoothing: float = Field(
         0.05, ge=0, lt=1, description="probability spread evenly over the classes of a level"

@@ -1,5 +1,6 @@
 """Experts behind a gate: for each item the k of them with the largest gate logits decide, the others count for nothing.
 
+Every expert is computed for every item, side by side in one product; those left out are then multiplied by exactly 0.
 Source: Shazeer et al. 2017, arXiv 1701.06538 (top-k gating and the balance of importance; without the noise).
 """
 

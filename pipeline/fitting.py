@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -24,7 +25,7 @@ from pipeline.network import Network, NetworkConfig
 from pipeline.objective import Goal, Loss, make_objective
 from pipeline.ops import symbolic
 from pipeline.optimizer import ChangeGradients
-from pipeline.prefetch import prefetched
+from pipeline.prefetch import Timed, prefetched
 from pipeline.progress import SILENT, Progress
 from pipeline.schedule import learning_rate
 from pipeline.taxonomy import Taxonomy
@@ -136,7 +137,7 @@ def _run(
     while not finished(kept.history, settings):
         number = len(kept.history) + 1
         started = time.monotonic()
-        loss, speed = run_epoch(step, loader, number, settings, progress)
+        ran = run_epoch(step, loader, number, settings, progress)
         kept = kept.with_weights(parameters.flatten(step.network()))
         check_finite(kept.recent[-1], number, len(loader))
         candidate = kept.candidate
@@ -146,7 +147,8 @@ def _run(
             held_out = evaluate(measured, validation, objective, taxonomy=taxonomy)
             if not math.isfinite(held_out.loss):
                 raise diverged(number, len(loader), f"validation loss {held_out.loss}")
-        kept = kept.with_epoch(Epoch(number, loss, held_out, speed, time.monotonic() - started), candidate)
+        seconds = time.monotonic() - started
+        kept = kept.with_epoch(Epoch(number, ran.loss, held_out, ran.items_per_second, seconds, ran.waiting), candidate)
         if checkpoint is not None:
             checkpoint.save(step, kept)
         progress.update(number, settings.epochs, **facts_of(kept.history[-1]))
@@ -171,35 +173,44 @@ def finished(history: Sequence[Epoch], settings: TrainingSettings) -> bool:
     return bool(history) and (len(history) >= settings.epochs or should_stop(history, patience=settings.patience))
 
 
+class Ran(NamedTuple):
+    """How an epoch of training went."""
+
+    loss: float  # mean of its items
+    items_per_second: float
+    waiting: float  # share of the time in which the engine waited for a batch
+
+
 def run_epoch(
     step: Callable[[Batch, float], tuple[float, float]],
     loader: Loader,
     number: int,
     settings: TrainingSettings,
     progress: Progress = SILENT,
-) -> tuple[float, float]:
-    """Train on every batch of an epoch; return the mean loss of its items, and how many it took a second.
+) -> Ran:
+    """Train on every batch of an epoch; return the mean loss of its items, and what it took.
 
-    The first of several steps is left out of the speed: PyTensor compiles in the first step of all.
+    The first of several steps is left out of the times: PyTensor compiles in the first step of all.
     Raises TrainingError in the step whose loss or gradient is not finite.
     """
     total = 0.0
     started, not_timed = time.monotonic(), 0
     told = started
-    with prefetched(loader.epoch(number), settings.prefetch) as batches:
+    with prefetched(loader.epoch(number), settings.prefetch) as ready:
+        batches = Timed(ready)
         for place, batch in enumerate(batches, start=1):
             loss, norm = step(batch, rate_of(settings, (number - 1) * len(loader) + place - 1, len(loader)))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise diverged(number, place, f"loss {loss}, gradient norm {norm}")
             total += loss * len(batch.labels)
             if place == 1 and len(loader) > 1:
-                started, not_timed = time.monotonic(), len(batch.labels)
+                started, not_timed, batches.seconds = time.monotonic(), len(batch.labels), 0.0
             if time.monotonic() - told > 1:
                 told = time.monotonic()
                 done = number - 1 + place / len(loader)
                 progress.update(done, settings.epochs, epoch=number, step=f"{place:,}/{len(loader):,}", loss=loss)
-    n_items = len(loader.examples)
-    return total / n_items, (n_items - not_timed) / max(time.monotonic() - started, 1e-9)
+    n_items, seconds = len(loader.examples), max(time.monotonic() - started, 1e-9)
+    return Ran(total / n_items, (n_items - not_timed) / seconds, batches.seconds / seconds)
 
 
 def rate_of(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:

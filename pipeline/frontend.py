@@ -7,6 +7,7 @@ clean tags, to make features or to train.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Settings, make_settings
+from pipeline.config_learning import NetworkSettings
 from pipeline.digests import sha256_of
 from pipeline.errors import CatalogError, SettingsError
+from pipeline.examples import Examples
 from pipeline.identity import member_names, of_member
 from pipeline.inputs import LAST, input_paths
+from pipeline.labels import check_labels
 from pipeline.model import Model, load_model
 from pipeline.progress import SILENT, Progress
 
@@ -27,11 +31,12 @@ if TYPE_CHECKING:
     from pipeline.optimizer import ChangeGradients
 
 Rows = Sequence[Sequence[str]]
+Paths = Sequence[Sequence[str] | None]
 
 
 def train_model(
     rows: Any,
-    paths: Sequence[Sequence[str] | None] | None = None,
+    paths: Paths | None = None,
     *,
     levels: Sequence[str] = (),
     settings: Settings | None = None,
@@ -47,12 +52,14 @@ def train_model(
     that [catalog] names, where item_id and title may be left out. `levels` are the names of the levels; without them
     those of the settings. Shares of the items are held out for early stopping and figures, as [clean] says.
 
-    With `start` training goes on from the weights of that model, whose tags and classes need not be the same.
-    `loss` and `change_gradients` are those of `pipeline.fitting.fit`.
+    With `start` training goes on from the weights of that model, whose tags and classes need not be the same; without
+    `settings` by its own of levels, cleaning, features and network. `loss` and `change_gradients` are those of
+    `pipeline.fitting.fit`.
 
     Raises the errors of the stages: CatalogError, FeatureError, SettingsError, TrainingError, ModelError.
     """
-    settings = Settings() if settings is None else settings
+    if settings is None:
+        settings = Settings() if start is None else settings_of(start)
     names = tuple(levels) or settings.catalog.levels
     with TemporaryDirectory(prefix="tagladder-") as name:
         folder = Path(name)
@@ -110,10 +117,44 @@ def _run_stages(
     return load_model(exported / "model.h5")
 
 
-def _write_rows(
-    rows: Rows, paths: Sequence[Sequence[str] | None], levels: Sequence[str], folder: Path
-) -> dict[str, Any]:
+def settings_of(model: Model) -> Settings:
+    """Return the settings by which a model's tags were cleaned, its features made and its network built."""
+    catalog = {"levels": model.taxonomy.levels, **asdict(model.transform.columns)}
+    network = {name: getattr(model.network.config, name) for name in NetworkSettings.model_fields}
+    return make_settings(
+        {
+            "catalog": catalog,
+            "clean": model.clean.model_dump(),
+            "features": model.transform.settings.model_dump(),
+            "network": network,
+        }
+    )
+
+
+def examples_of(model: Model, rows: Rows, paths: Paths) -> Examples:
+    """Return rows of raw tags and their paths as the network of a model reads them: `fit(model.network, examples)`.
+
+    Raises CatalogError for a path that the model's taxonomy does not have.
+    """
+    taxonomy = model.taxonomy
+    labels = [_columns(rows, paths, taxonomy.levels)[level] for level in taxonomy.levels]
+    checked = check_labels(taxonomy.levels, labels, stop_label=taxonomy.stop_label, taxonomy=taxonomy)
+    for place, reason in enumerate(checked.reasons.to_pylist()):
+        if reason is not None:
+            raise CatalogError(f"paths[{place}] = {list(paths[place] or ())}: {reason}")
+    inputs = model.inputs(rows)
+    return Examples.of(inputs.tag_index, taxonomy.encode(checked.columns), features=inputs.features, dense=inputs.dense)
+
+
+def _write_rows(rows: Rows, paths: Paths, levels: Sequence[str], folder: Path) -> dict[str, Any]:
     """Write rows and paths as a table of items, and return the settings of [catalog] that read it."""
+    items = folder / "items.parquet"
+    pq.write_table(pa.table(_columns(rows, paths, levels)), items)
+    return {"items": str(items), "item_id": "", "title": "", "tags_column": "tags", "level_columns": ()}
+
+
+def _columns(rows: Rows, paths: Paths, levels: Sequence[str]) -> dict[str, Any]:
+    """Return a column of tags, and one of labels for each level."""
     if len(rows) != len(paths):
         raise CatalogError(f"{len(rows):,} rows of tags and {len(paths):,} paths: each row needs one, or None")
     for name, parts in (("rows", rows), ("paths", paths)):
@@ -130,9 +171,7 @@ def _write_rows(
     columns = {"tags": pa.array([list(row) for row in rows], pa.list_(pa.string()))}
     for depth, level in enumerate(levels):
         columns[level] = pa.array([path[depth] if depth < len(path) else None for path in ladders], pa.string())
-    items = folder / "items.parquet"
-    pq.write_table(pa.table(columns), items)
-    return {"items": str(items), "item_id": "", "title": "", "tags_column": "tags", "level_columns": ()}
+    return columns
 
 
 def _write_frame(frame: Any, folder: Path, settings: Settings) -> dict[str, Any]:

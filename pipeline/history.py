@@ -36,6 +36,7 @@ class Epoch:
     validation: Evaluation | None  # None without a validation part
     items_per_second: float  # in training steps
     seconds: float  # validation included
+    waiting: float = 0.0  # share of the time of training steps in which the engine waited for a batch
 
 
 def evaluate(network: Network, examples: Source, objective: Goal, *, taxonomy: Taxonomy | None = None) -> Evaluation:
@@ -114,6 +115,7 @@ def rows(history: Sequence[Epoch], levels: Sequence[str]) -> list[dict[str, Any]
             row[f"{name}_accuracy"] = None if held_out is None else held_out.accuracy[level]
         row["path_accuracy"] = None if held_out is None else held_out.path_accuracy
         row["items_per_second"] = epoch.items_per_second
+        row["waiting"] = epoch.waiting
         row["seconds"] = epoch.seconds
         table.append(row)
     return table

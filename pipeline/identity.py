@@ -147,7 +147,7 @@ def _trained(settings: Settings, inputs: Mapping[str, tuple[Input, ...]], *, sta
     if "scoring" in inputs:
         prints["scored"] = fingerprint(_clean_parts(settings, "scoring", inputs["scoring"]))
     prints["features"] = _stage(settings, "features", prints)
-    starts = [file.digest for file in inputs.get("start", ())] or [start]
+    starts: list[str | None] = [file.digest or "" for file in inputs.get("start", ())] or [start]
     for number, name in enumerate(member_names(settings), start=1):
         more = {"start": starts[0]} if starts != [None] else {}
         prints[name] = _stage(of_member(settings, number), "train", prints | more, *more)

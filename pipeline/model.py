@@ -21,7 +21,7 @@ from pipeline.ensemble import Ensemble, members_of, together
 from pipeline.errors import ModelError
 from pipeline.features import FeatureTransform
 from pipeline.hdf5 import read_array, read_group
-from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.network_config import parents_of
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
@@ -124,6 +124,17 @@ class Model:
         if frames.is_table(data):
             return frames.give(data, scores, levels=self.taxonomy.levels)
         return [_prediction(row, self.taxonomy.levels) for row in scores.to_pylist()]
+
+    def inputs(self, data: Any) -> Inputs:
+        """Return what the network reads of what `predict` takes, so that every layer of it is had of tags.
+
+        `model.network["hidden"](model.inputs(rows))` is the hidden layer, (n, n_hidden). Raises ModelError as
+        `predict` does.
+        """
+        from pipeline.outputs import fill_up
+
+        items, _ = self._items(data)
+        return fill_up(self.transform.transform(items), n_rows=items.num_rows)
 
     def predict_proba(self, data: Any) -> list[Floats]:
         """Return the calibrated probabilities of all classes, one (n, n_classes) float32 array a level.

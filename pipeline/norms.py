@@ -35,14 +35,15 @@ class BatchNorm:
     """Each column brought to mean 0 and variance 1: over the batch in training, by running statistics afterwards.
 
     Source: Ioffe and Szegedy 2015, arXiv 1502.03167. Mean and variance are parameters that no gradient changes:
-    a training step moves them a tenth of the way to those of its batch.
+    a training step of n rows moves them (1 - 1/n) of a tenth of the way to those of its batch, so that the rest of an
+    epoch, which may be a single row without any variance, does not spoil them.
     """
 
     gain: Array  # (n,)
     bias: Array  # (n,)
     mean: Array  # (n,); running
     variance: Array  # (n,); running, of the population (divided by n_rows)
-    momentum: float = 0.9  # share of the running statistics that a step keeps
+    momentum: float = 0.9  # share of the running statistics that a step of many rows keeps
     epsilon: float = 1e-5  # added to the variance, so that a column of equal values gives the bias
 
     @classmethod
@@ -59,9 +60,13 @@ class BatchNorm:
     def statistics(self, x: Array) -> dict[str, Array]:
         """Return the running mean and variance after a training step on x (n_rows, n), by name, (n,) each."""
         o = ops.of(self.mean, x)
-        kept, moved = o.constant(self.momentum, x), o.constant(1 - self.momentum, x)
+        one = o.constant(1, x)
+        moved = o.constant(1 - self.momentum, x) * (one - one / o.cast(x.shape[0], x))
         mean, variance = self._of_batch(x)
-        return {"mean": kept * self.mean + moved * mean, "variance": kept * self.variance + moved * variance}
+        return {
+            "mean": self.mean + moved * (mean - self.mean),
+            "variance": self.variance + moved * (variance - self.variance),
+        }
 
     @staticmethod
     def _of_batch(x: Array) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,21 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
             following = pool.submit(next, iterator, end)
             yield item
             del item  # Before the one after the next is begun: else there would be three.
+
+
+class Timed(Iterator[Item]):
+    """The same items, and how long was waited for them."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self.seconds = 0.0
+
+    def __next__(self) -> Item:
+        started = time.monotonic()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.monotonic() - started
 
 
 @contextmanager

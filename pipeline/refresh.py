@@ -86,14 +86,14 @@ def choose(training: TrainingSettings, date: datetime.date, last: Origin | None,
                 "[training] refresh = pinned: no model is published yet below [storage] root; run once with "
                 "--training-refresh changed"
             )
-        return Choice(model=last.fingerprint, reason=f"of {last.date}, [training] refresh = pinned")
+        return Choice(model=last.fingerprint, reason="[training] refresh = pinned")
     if last is not None and warm and last.basis == basis:
         return Choice(start=last.start)  # Nothing has changed since: its own model would otherwise be trained on daily.
     days = refresh_days(training.refresh)
     if days is not None and last is not None and last.recipe == recipe and last.basis != basis:
         age = (date - datetime.date.fromisoformat(last.date)).days
         if 0 <= age < days:
-            reason = f"of {last.date}, {age} of {days} days old, [training] refresh = {training.refresh}"
+            reason = f"{age} of {days} days old, [training] refresh = {training.refresh}"
             return Choice(model=last.fingerprint, reason=reason)
     return Choice(start=last.fingerprint) if warm and last is not None else TRAINS
 

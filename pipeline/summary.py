@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import exists, verified
+from pipeline.artifacts import exists, manifest, verified
 from pipeline.pointers import Pointer, latest
 
 RULE = "─" * 78
@@ -16,7 +16,7 @@ RULE = "─" * 78
 def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path, reason: str) -> str:
     """Return what a run tells at its end; `clean` and `scored` are the directories of the two cleanings.
 
-    `reason` says which model was used, and why.
+    `reason` says why this model was used.
 
     Raises ArtifactError where a file that it is told from has changed.
     """
@@ -27,7 +27,8 @@ def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path, reason: 
             parts.append(row_lines(title, _read(folder, "statistics.json")))
     parts.append(accuracy_lines(_read(root / "export" / pointer.model, "evaluation.json")))
     parts.append(example_lines(summary["examples"]))
-    parts.append([*place_lines(root, pointer, summary), f"               {reason}"])
+    made = manifest(root / "export" / pointer.model)["origin"]["date"]
+    parts.append([*place_lines(root, pointer, summary), f"               of {made}, {reason}"])
     return "\n".join([RULE, *("\n".join(part) for part in parts if part), RULE])
 
 

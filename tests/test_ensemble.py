@@ -8,7 +8,7 @@ from small_model import TAXONOMY, make_items, make_model
 from test_model import craft, with_json
 
 from pipeline import parameters
-from pipeline.ensemble import Ensemble, mean_probability, members_of, together
+from pipeline.ensemble import Ensemble, members_of, together
 from pipeline.errors import ModelError
 from pipeline.model import load_model
 from pipeline.network import FeedbackNetwork, Inputs
@@ -34,26 +34,32 @@ def inputs():
     return Inputs(features.tag_index, features.features)
 
 
-def test_probabilities_are_averaged_not_their_logarithms():
-    sure, unsure = np.log([[0.8, 0.1, 0.1]]), np.log([[0.2, 0.4, 0.4]])
-    np.testing.assert_allclose(np.exp(mean_probability([sure, unsure])), [[0.5, 0.25, 0.25]])
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """A network that gives the same logits to every item."""
+
+    values: tuple[float, ...]
+    config: str = "the same"
+
+    def logits(self, inputs):
+        return (np.array([self.values]),)
 
 
-def test_probabilities_too_small_for_float32_stay_finite():
-    level = np.array([[0.0, -200.0]], np.float32)  # exp(-200) is 0 in float32
-    found = mean_probability([level, level])
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, level, rtol=1e-6)
+def test_logits_are_averaged_which_is_the_geometric_mean_of_probabilities():
+    # sqrt(.9 * .5) = .6708 and sqrt(.1 * .5) = .2236: three to one.
+    sure, unsure = Fixed((np.log(0.9), np.log(0.1))), Fixed((np.log(0.5), np.log(0.5)))
+    np.testing.assert_allclose(np.exp(Ensemble((sure, unsure))(None)[0]), [[0.75, 0.25]])
 
 
 def test_every_level_is_the_mean_of_the_members(inputs):
     ensemble = make_ensemble().network
     for level, found in enumerate(ensemble(inputs)):
-        expected = np.mean([np.exp(member(inputs)[level]) for member in ensemble.members], axis=0)
-        np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+        logits = np.mean([member.logits(inputs)[level] for member in ensemble.members], axis=0)
+        assert found.dtype == np.float32
         np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(np.diff(found), np.diff(logits), atol=1e-5)
         assert np.array_equal(ensemble[f"level_{level + 1}"](inputs), found)
-        assert np.array_equal(ensemble.logits(inputs)[level], found)
+        assert np.array_equal(ensemble[f"logits_{level + 1}"](inputs), logits)
     assert np.array_equal(ensemble[-1](inputs), ensemble(inputs)[-1])
 
 

@@ -303,7 +303,8 @@ def test_weights_that_the_last_step_made_infinite_are_an_error():
 def test_the_loss_of_an_epoch_is_the_mean_over_its_items():
     loader = Loader(make_examples(), n_hidden=8, batch_size=100, seed=1)
     losses = iter([(1.0, 0.0), (4.0, 0.0)])
-    loss, speed = run_epoch(lambda batch, rate: next(losses), loader, 1, quick())
+    loss, speed, waiting = run_epoch(lambda batch, rate: next(losses), loader, 1, quick())
+    assert 0 <= waiting <= 1
     assert loss == pytest.approx((100 * 1.0 + 20 * 4.0) / 120)
     assert speed > 0
 

@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline import Settings, load_model, parameters, train_model
-from pipeline.errors import CatalogError, SettingsError
+from pipeline import Settings, examples_of, fit, load_model, parameters, train_model
+from pipeline.errors import CatalogError, ModelError, SettingsError
+from pipeline.frontend import settings_of
 from pipeline.progress import Progress
 
 ROWS = [["Zombies", "mall"], ["laughs", "new york"], ["trenches", "mud"]] * 12
@@ -66,6 +68,45 @@ def test_a_model_is_saved_and_loaded_and_predicts_the_same(model, tmp_path):
     assert load_model(tmp_path / "model.h5").predict([["zombies", "unheard of"]]) == model.predict(
         [["zombies", "unheard of"]]
     )
+
+
+def test_a_saved_model_trains_on_with_other_tags_and_classes(model, tmp_path):
+    model.save(tmp_path / "model.h5")
+    rows, paths = [*ROWS, *[["robot", "laughs"]] * 12], [*PATHS, *[("Science fiction",)] * 12]
+    earlier = load_model(tmp_path / "model.h5")
+    settings = settings_of(earlier).model_copy(update={"training": quick(epochs=20).training})
+    on = train_model(rows, paths, settings=settings, start=earlier)
+    assert on.predict([["robot"]])[0].path[0] == "Science fiction"
+    assert on.predict([["zombies"]])[0].path == ("Horror", "Zombies")
+    assert on.network.config.hidden == 8
+
+
+def test_the_settings_of_a_model_are_those_it_was_made_with(model):
+    made = settings_of(model)
+    assert (made.catalog.levels, made.network, made.features) == (LEVELS, quick().network, quick().features)
+
+
+def test_every_layer_is_a_function_of_raw_tags(model):
+    inputs = model.inputs([["Zombies!"], ["zombies"], ["unheard of"]])
+    hidden = model.network["hidden"](inputs)
+    assert hidden.shape == (3, 8)
+    np.testing.assert_array_equal(hidden[0], hidden[1])
+    assert np.exp(model.network[-1](inputs)).sum(axis=1) == pytest.approx(1)
+    with pytest.raises(ModelError, match="'zombies': rows of tags are expected"):
+        model.inputs("zombies")
+
+
+def test_the_network_of_a_model_is_trained_on_by_fit(model):
+    examples = examples_of(model, ROWS, PATHS)
+    np.testing.assert_array_equal(examples.labels[:3], [[2, 2], [0, 0], [1, -1]])
+    result = fit(model.network, examples, settings=quick(label_smoothing=0).training)
+    assert result.history[-1].loss < result.history[0].loss
+    better = replace(model, network=result.network)
+    assert better.predict([["zombies"]])[0].path == ("Horror", "Zombies")
+    with pytest.raises(
+        CatalogError, match=r"paths\[0\] = \['Western'\]: level-1 label \(genre\) is not in the taxonomy"
+    ):
+        examples_of(model, [["a"]], [("Western",)])
 
 
 def test_an_ensemble_is_trained_too(model):

@@ -8,8 +8,10 @@ import stage_code
 
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
-from pipeline.identity import STAGE_VERSIONS, Identity, engine_name, identify
+from pipeline.errors import SettingsError
+from pipeline.identity import STAGE_VERSIONS, Identity, engine_name, identify, of_member
 from pipeline.inputs import expand
+from pipeline.refresh import Choice
 
 STAGES = ["clean", "features", "train", "export", "score"]
 
@@ -119,6 +121,49 @@ def test_another_catalog_to_score_changes_stage_5_only(items):
     assert scored.fingerprints["scored"] != scored.fingerprints["clean"]
     other.write_text("item_id,tags\n3,b\n")
     assert changed(scored, identity(items, scoring={"items": str(other)})) == ["score"]
+
+
+def settings_of(items: Path, **sections: dict[str, object]) -> Settings:
+    return make_settings({"catalog": {"items": str(items)}, **sections})
+
+
+def test_the_model_to_start_from_changes_stages_3_to_5_and_not_what_they_are_named_without_it(items):
+    plain, warm = (identify(settings_of(items), digest, choice) for choice in (Choice(), Choice(start="m0")))
+    assert changed(plain, warm) == STAGES[2:]
+    assert warm.basis == plain.basis == plain.fingerprints["export"]
+
+
+def test_a_model_that_is_used_again_is_the_export_and_has_no_stages_before_it(items):
+    again = identify(settings_of(items), digest, Choice(model="m1"))
+    assert again.fingerprints["export"] == "m1"
+    assert again.fingerprints["clean"] == again.fingerprints["scored"] != identity(items).fingerprints["clean"]
+    with pytest.raises(SettingsError, match=r"uses a published model again and has no stage 'train'"):
+        again.of("train")
+
+
+def test_a_member_is_the_same_in_an_ensemble_of_any_size(items):
+    one, two, three = (identity(items, training={"members": n}).fingerprints for n in (1, 2, 3))
+    assert one["train"] == two["train"] == three["train"]
+    assert two["train_2"] == three["train_2"]
+    assert len({three["train"], three["train_2"], three["train_3"]}) == 3
+    assert len({one["export"], two["export"], three["export"]}) == 3
+
+
+def test_neighbouring_seeds_share_no_member(items):
+    seeds = [of_member(settings_of(items, training={"seed": seed}), n) for seed in (7, 8, 9) for n in (1, 2, 3)]
+    assert len({settings.training.seed for settings in seeds}) == 9
+
+
+def test_the_recipe_is_of_settings_and_rules_not_of_items(items, tmp_path):
+    before = identity(items).recipe
+    assert identity(items, training={"members": 2}).recipe != before
+    assert identity(items, training={"warm_start": "last"}).recipe != before
+    assert identity(items, scoring={"n_best": 1}, training={"refresh": "7 days"}).recipe == before
+    aliases = tmp_path / "aliases.txt"
+    aliases.write_text("a -> b")
+    assert identity(items, clean={"aliases": str(aliases)}).recipe != before
+    items.write_text("item_id,tags\n1,b\n")
+    assert identity(items).recipe == before
 
 
 def test_a_change_of_any_input_or_setting_makes_another_plan(items):

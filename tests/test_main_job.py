@@ -86,6 +86,7 @@ def test_the_job_closes_with_rows_accuracy_examples_and_place(main_job):
     assert "whole path" in said
     assert said.count(" > ") >= 5
     assert str(root / "published" / "latest" / "scores.parquet") in said
+    assert ", made from these files and settings\n" in said
 
 
 def test_the_exported_model_agrees_with_its_engine(main_job):

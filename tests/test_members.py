@@ -68,12 +68,6 @@ def test_a_fourth_member_is_trained_alone(ensemble):
     assert ensemble.stages_since(before) == ["train", "export", "score"]
 
 
-def test_fewer_members_train_nothing(ensemble):
-    before = ensemble.results()
-    ensemble.score("--training-members", "2", "--workers", "2")
-    assert ensemble.stages_since(before) == ["export", "score"]
-
-
 def test_a_member_that_fails_leaves_the_others_complete_and_alone_runs_again(ensemble):
     export = artifacts.manifest(ensemble.root / "export" / pointers.latest(ensemble.root).model)
     first, second, third = (export["upstreams"][name] for name in ("train", "train_2", "train_3"))

@@ -37,10 +37,18 @@ def test_a_row_is_scored_alike_in_any_company():
     np.testing.assert_array_equal(layer(ROWS)[:1], layer(ROWS[:1]))
 
 
-def test_the_running_statistics_go_a_tenth_of_the_way_to_the_batchs():
-    found = norm(mean=(1.0, 0), variance=(3.0, 5)).statistics(ROWS)
-    np.testing.assert_allclose(found["mean"], [0.9 * 1 + 0.1 * 2, 0.1 * 10])
-    np.testing.assert_allclose(found["variance"], [0.9 * 3 + 0.1 * 1, 0.9 * 5])
+def test_the_running_statistics_go_a_tenth_of_the_way_to_the_batchs_and_less_for_few_rows():
+    layer = norm(mean=(1.0, 0), variance=(3.0, 5))
+    found = layer.statistics(np.repeat(ROWS, 500, axis=0))  # 1,000 rows: 0.0999 of the way
+    np.testing.assert_allclose(found["mean"], [1 + 0.0999 * (2 - 1), 0.0999 * 10])
+    np.testing.assert_allclose(found["variance"], [3 - 0.0999 * 2, 5 - 0.0999 * 5])
+    np.testing.assert_allclose(layer.statistics(ROWS)["mean"], [1.05, 0.5])  # 2 rows: half a tenth
+
+
+def test_a_single_row_leaves_the_running_statistics_alone():
+    found = norm(mean=(1.0, 0), variance=(3.0, 5)).statistics(ROWS[:1])
+    np.testing.assert_array_equal(found["mean"], [1, 0])
+    np.testing.assert_array_equal(found["variance"], [3, 5])
 
 
 def test_a_column_of_equal_values_and_a_single_row_give_the_bias():
@@ -61,8 +69,9 @@ def test_batch_norm_is_its_formula_value_by_value(engine):
             expected[row, unit] = (x[row, unit] - mean) / (variance + 1e-5) ** 0.5 * layer.gain[unit] + layer.bias[unit]
     np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-12)
     statistics = run(engine, Statistics(layer), x)
-    np.testing.assert_allclose(statistics[0], 0.9 * layer.mean + 0.1 * x.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(statistics[1], 0.9 * layer.variance + 0.1 * x.var(axis=0), rtol=1e-12)
+    moved = 0.1 * 5 / 6  # 6 rows
+    np.testing.assert_allclose(statistics[0], layer.mean + moved * (x.mean(axis=0) - layer.mean), rtol=1e-12)
+    np.testing.assert_allclose(statistics[1], layer.variance + moved * (x.var(axis=0) - layer.variance), rtol=1e-12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +94,9 @@ def test_a_training_step_moves_the_running_statistics_in_float32(engine, mode):
     total = network.tags(batch.rows[batch.tag_index]) + batch.features @ network.features.weight[batch.columns]
     step(batch, 0.01)
     after = step.network().hidden.norm
-    np.testing.assert_allclose(after.mean, 0.1 * total.mean(axis=0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(after.variance, 0.9 + 0.1 * total.var(axis=0), rtol=1e-5)
+    moved = 0.1 * 31 / 32  # 32 rows
+    np.testing.assert_allclose(after.mean, moved * total.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.variance, 1 + moved * (total.var(axis=0) - 1), rtol=1e-5)
     assert after.mean.dtype == after.variance.dtype == np.float32
     assert not any("mean" in name or "variance" in name for name in step.state)
 

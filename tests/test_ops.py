@@ -7,6 +7,9 @@ import sys
 import numpy as np
 import pytest
 from graphs import ENGINES, every_engine, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
 from pipeline import ops
@@ -144,6 +147,22 @@ def test_ties_go_to_the_lower_index_however_long_the_row(engine, mode):
             assert [set(np.flatnonzero(np.isfinite(row))) for row in kept] == [set(row) for row in expected]
 
 
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 4), st.integers(1, 9)),
+        elements=st.sampled_from([-np.inf, -3.0, -0.0, 0.0, 2.0**-100, 2.0, 2.0**99]),
+    ),
+    st.integers(1, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_of_any_rows_the_k_largest_stay_and_all_else_goes(rows, k):
+    for row, kept in zip(rows, numeric.keep_topk(rows, k), strict=True):
+        order = sorted(range(len(row)), key=lambda place: (-row[place], place))
+        expected = [row[place] if place in order[:k] else -np.inf for place in range(len(row))]
+        np.testing.assert_array_equal(kept, np.array(expected, np.float32))
+
+
 @every_engine
 def test_only_what_is_kept_has_a_gradient(engine):
     its = symbolic.engine(engine)
@@ -172,6 +191,31 @@ def test_the_likelihood_of_equal_logits_is_that_of_chance():
 def test_huge_logits_and_gates_stay_finite():
     np.testing.assert_allclose(numeric.log_softmax(np.array([[1e4, 0.0]])), [[0, -1e4]])
     np.testing.assert_allclose(numeric.sigmoid(np.array([-1000, 0, 1000], np.float32)), [0, 0.5, 1])
+
+
+@every_engine
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-6)])
+def test_gates_saturate_alike_though_theanos_are_cut_off(engine, dtype, tolerance):
+    x = np.array([-200, -89, -20, -15.5, -14.5, 14.5, 15.5, 20, 200], dtype)
+    found, expected = run(engine, CALLS["sigmoid"], x), numeric.sigmoid(x)
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+@every_engine
+def test_floats_times_a_mask_of_whole_numbers_stay_float32(engine):
+    tags, x = INDEX, np.ones((4, 3), np.float32)
+    for found in (
+        count_of_tags(tags, x),
+        run(engine, count_of_tags, tags, x),
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, [2, 2, 0, 3])
+
+
+def count_of_tags(tags, x):
+    o = ops.of(tags, x)
+    return o.sum(x * o.cast(tags > 0, x), axis=1)
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])

@@ -1,8 +1,9 @@
 import threading
+import time
 
 import pytest
 
-from pipeline.prefetch import prefetched
+from pipeline.prefetch import Timed, ahead, prefetched
 
 
 @pytest.mark.parametrize("size", [0, 1, 4])
@@ -21,6 +22,41 @@ def test_an_error_while_making_an_item_is_raised_in_its_place(size):
         assert next(items) == 1
         with pytest.raises(ValueError, match="no second item"):
             next(items)
+
+
+def test_the_next_item_is_made_while_one_is_used_and_no_more():
+    made = []
+
+    def make():
+        for number in range(5):
+            made.append(number)
+            yield number
+
+    for number in ahead(make()):
+        assert len(made) <= number + 2
+    assert made == [0, 1, 2, 3, 4]
+
+
+def test_an_error_of_the_next_item_comes_in_its_place():
+    def broken():
+        yield 1
+        raise ValueError("no second item")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="no second item"):
+        next(items)
+
+
+def test_waiting_for_items_is_measured():
+    def slow():
+        yield 1
+        time.sleep(0.05)
+        yield 2
+
+    items = Timed(slow())
+    assert list(items) == [1, 2]
+    assert items.seconds >= 0.05
 
 
 def test_leaving_early_ends_the_thread():

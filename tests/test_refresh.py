@@ -5,12 +5,13 @@ import json
 import shutil
 
 import pytest
-from test_tasks import SETTINGS, Project, first_run, project, write_items  # noqa: F401 (fixtures)
+from test_tasks import DATE, SETTINGS, Project, first_run, project, write_items  # noqa: F401 (fixtures)
 
-from pipeline import pointers
+from pipeline import artifacts, pointers
 from pipeline.config_learning import TrainingSettings
-from pipeline.errors import SettingsError
-from pipeline.refresh import Choice, Origin, choose
+from pipeline.errors import ArtifactError, SettingsError
+from pipeline.refresh import Choice, Origin, choose, planned
+from tasks.targets import PlanTarget
 
 PINNED = ("--training-refresh", "pinned")
 LAST = Origin(fingerprint="m1", date="2026-11-01", recipe="r", basis="b1", start="m0")
@@ -47,7 +48,7 @@ def test_what_has_not_changed_is_no_old_model_but_the_run_of_today():
 
 def test_a_pinned_model_is_used_whatever_changed():
     assert chosen(30, recipe="other", refresh="pinned").model == "m1"
-    assert "of 2026-11-01" in chosen(30, refresh="pinned").reason
+    assert chosen(30, refresh="pinned").reason == "[training] refresh = pinned"
 
 
 def test_without_a_published_model_pinned_says_what_to_do():
@@ -62,6 +63,23 @@ def test_a_warm_start_begins_with_the_last_model_if_there_is_one():
 
 def test_a_warm_start_does_not_train_on_where_nothing_has_changed():
     assert chosen(2, basis="b1", warm_start="last") == Choice(start="m0")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"choice": {"model": "m1", "colour": "red"}}'])
+def test_a_damaged_plan_is_named_with_the_remedy(tmp_path, content):
+    assert planned(tmp_path / "plan.json") is None
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"plan\.json: is not a plan .*; remove it and run the job again"):
+        planned(tmp_path / "plan.json")
+
+
+def test_a_plan_that_chose_another_model_is_not_followed(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"choice": {"model": "m1", "start": None, "reason": "said otherwise"}}))
+    assert PlanTarget(path, Choice(model="m1")).exists()
+    assert not PlanTarget(path, Choice(start="m1")).exists()
+    with pytest.raises(ArtifactError, match=r"another run planned the same date .*; run the same command again"):
+        PlanTarget(path, Choice(start="m1")).agrees()
 
 
 # --- the luigi command
@@ -210,25 +228,52 @@ def test_a_model_that_is_gone_ends_with_20_and_the_remedy(week):
     assert "--training-refresh changed trains another one" in err
 
 
-def test_a_damaged_plan_ends_with_40_and_is_named(week):
-    write_items(week.folder / "items.csv", n=33)
-    week.score(date="2026-11-24")
-    (plan,) = (week.root / "plan").glob("2026-11-24-*.json")
-    plan.write_text("{")
-    code, _, err = week.run("ScoreCatalog", "--date", "2026-11-24")
-    assert code == 40
-    assert err.startswith(f"results: {plan.relative_to(week.folder)}: is not a plan")
+# --- weights to start from
 
 
-def test_training_starts_from_the_weights_of_the_last_model_or_of_a_file(week):
-    first = model_of(week, "2026-11-23")
-    shutil.copy(week.folder / "artifacts" / "export" / first / "model.h5", week.folder / "earlier.h5")
-    write_items(week.folder / "items.csv", n=36)
-    found = set()
-    for start in ("last", "earlier.h5"):
-        flags = ("--training-warm-start", start, "--training-refresh", "changed")
-        code, _, err = week.run("ScoreCatalog", "--date", "2026-11-24", *flags)
-        assert code == 0, err
-        assert f" weights of {first[:12]}" in err
-        found.add(model_of(week, "2026-11-24"))
-    assert len(found) == 2  # Where the weights come from is part of what a model is called.
+def start_of(project: Project, date: str) -> str | None:  # noqa: F811
+    export = artifacts.manifest(project.root / "export" / model_of(project, date))
+    return artifacts.manifest(project.root / "train" / export["upstreams"]["train"])["start"]
+
+
+def test_training_starts_from_the_model_of_yesterday_and_a_repetition_does_nothing(project):  # noqa: F811
+    first = model_of(project, DATE)
+    warm = ("--training-warm-start", "last")
+    before = project.results()
+    project.score(*warm, date="2026-11-24")
+    assert project.stages_since(before) == []  # nothing has changed that could be learned from
+    write_items(project.folder / "items.csv", n=33)
+    code, _, err = project.run("ScoreCatalog", "--date", "2026-11-25", *warm)
+    assert code == 0, err
+    assert project.stages_since(before) == ["clean", "features", "train", "export", "score"]
+    assert start_of(project, "2026-11-25") == first
+    assert f"weights of {first[:12]}" in err
+    before = project.results()
+    assert "nothing to do" in project.score(*warm, date="2026-11-25")
+    project.score(*warm, date="2026-11-26")
+    assert project.stages_since(before) == []
+    assert model_of(project, "2026-11-26") == model_of(project, "2026-11-25")
+    before = project.results()
+    write_items(project.folder / "items.csv", n=36)
+    project.score(*warm, date="2026-11-27")
+    assert start_of(project, "2026-11-27") == model_of(project, "2026-11-25")
+
+
+def test_training_starts_from_a_model_file_by_its_content(project):  # noqa: F811
+    first = model_of(project, DATE)
+    (project.folder / "start.h5").write_bytes((project.root / "published" / "latest_model.h5").read_bytes())
+    before = project.results()
+    code, _, err = project.run("ScoreCatalog", "--date", DATE, "--training-warm-start", "start.h5")
+    assert code == 0, err
+    assert f"weights of {first[:12]}" in err
+    assert project.stages_since(before) == ["train", "export", "score"]
+    assert start_of(project, DATE) == artifacts.sha256_of(project.folder / "start.h5")
+    (project.folder / "start.h5").rename(project.folder / "renamed.h5")
+    assert "nothing to do" in project.score("--training-warm-start", "renamed.h5")
+
+
+def test_a_model_file_to_start_from_that_is_absent_ends_with_20(project):  # noqa: F811
+    code, _, err = project.run("ScoreCatalog", "--date", DATE, "--training-warm-start", "absent.h5")
+    assert code == 20
+    assert "input: absent.h5: no such file" in err
+    assert "[training] warm_start" in err

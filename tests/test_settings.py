@@ -118,6 +118,11 @@ def test_a_switch_that_is_on_can_be_switched_off(tmp_path):
         ("[training]\nengine = torch", "[training] engine = torch: Input should be 'auto', 'theano' or 'pytensor'"),
         ("[features]\nblocks = tagz", "[features] blocks: 'tagz' is not one of tags, tag_words"),
         ("[scoring]\ntags = t.csv", "[scoring] tags: t.csv is given without items"),
+        ("[network]\nexperts = 3\ntop_k = 4", "3 experts cannot have the top_k = 4 chosen of them"),
+        (
+            "[network]\nkind = single_shot\nlabel_feedback = true",
+            "label_feedback: a single_shot network has no next step to feed",
+        ),
         ("[clean]\nsplit_salt = 50%", "in luigi.cfg a % is written %%"),
         ("[clean]\nsplit_salt = ${NO_SUCH_NAME}", "nonexisting environment variable NO_SUCH_NAME"),
     ],

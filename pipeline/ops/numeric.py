@@ -19,8 +19,8 @@ def constant(value: float, like: Array) -> Array:
 
 
 def cast(x: Array, like: Array) -> Array:
-    """Return x in the dtype of `like`."""
-    return x.astype(like.dtype)
+    """Return x in the dtype of `like`; x may be a number."""
+    return np.asarray(x).astype(like.dtype)
 
 
 def dot(x: Array, weight: Array) -> Array:

@@ -150,20 +150,29 @@ def zipf(rng: np.random.Generator, shape: tuple[int, ...], n: int) -> np.ndarray
 
 def report(found: dict[int, list[Throughput]]) -> bool:
     """Print a row for each number of members, and the bar of the largest; return whether it is met."""
-    middle = {size: statistics.median(one.items_per_second for one in runs) for size, runs in found.items()}
-    alone = middle[1]
-    print("members   items/s  (lowest to highest)     of one member, per core added   items per CPU second")
+    wall = {size: statistics.median(one.items_per_second for one in runs) for size, runs in found.items()}
+    # What n members would do together if each had its core to itself.
+    free = {size: size * statistics.median(one.items_per_cpu_second for one in runs) for size, runs in found.items()}
+    print("members   items/s  (lowest to highest)   per core added   by processor time   per core added")
     for size, runs in found.items():
         rates = [one.items_per_second for one in runs]
-        per_core = (middle[size] - alone) / alone / (size - 1) if size > 1 else 1.0
-        per_cpu = statistics.median(one.items_per_cpu_second for one in runs)
         spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
-        print(f"{size:>7} {middle[size]:>9,.0f}  {spread:<26} {per_core:>27.2f} {per_cpu:>22,.0f}")
-    largest = max(middle)
+        shares = [f"{per_core(rate, size):.2f}" if size > 1 else "" for rate in (wall, free)]
+        print(f"{size:>7} {wall[size]:>9,.0f}  {spread:<22} {shares[0]:>13} {free[size]:>19,.0f} {shares[1]:>16}")
+    largest = max(wall)
     if largest == 1:
         print("one physical core: there is nothing to add")
         return True
-    return bar("members-per-core", (middle[largest] - alone) / alone / (largest - 1), goal=0.75)
+    return bar("members-per-core", per_core(wall, largest), goal=0.75)
+
+
+def per_core(rates: dict[int, float], size: int) -> float:
+    """Return what each core added gave, as a share of what one member does alone.
+
+    >>> per_core({1: 100.0, 4: 370.0}, 4)
+    0.9
+    """
+    return (rates[size] - rates[1]) / rates[1] / (size - 1)
 
 
 def bar(name: str, figure: float, *, goal: float) -> bool:
