@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 ROW_GROUP = 65_536  # rows of a Parquet row group
 BLOCK = 16_384  # most rows of an HDF5 chunk
 CHUNK_BYTES = 8 << 20  # and most bytes of one
+FILTERS: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
 Array = npt.NDArray[Any]
 
 
@@ -75,8 +76,9 @@ class _Writer:
 class ParquetWriter(_Writer):
     """Writes `part-00000.parquet` and so on into a folder, `part_items` rows each, in the order of the input.
 
-    Labels become plain strings (dictionary-encoded pages), compressed by zstd, with page checksums; `metadata` stands
-    in the metadata of each part. No rows make one part without rows.
+    Labels become plain strings, in dictionary-encoded pages; numbers and titles, which hardly repeat, are not. All is
+    compressed by zstd, with a checksum and statistics of each page; `metadata` stands in the schema of each part. No
+    rows make one part without rows.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, *, part_items: int, metadata: Mapping[str, str]) -> None:
@@ -112,7 +114,9 @@ class ParquetWriter(_Writer):
             self.folder / f"part-{self.n_parts:05}.parquet",
             self.schema,
             compression="zstd",
+            use_dictionary=[place for field in self.schema for place in _labels_of(field.name, field.type)],
             write_page_checksum=True,
+            write_page_index=True,
             store_schema=False,
         )
         self.n_parts += 1
@@ -125,7 +129,7 @@ class ParquetWriter(_Writer):
 
 
 class HDF5Writer(_Writer):
-    """Writes the columns as flat datasets of one compressed file.
+    """Writes the columns as flat datasets of one compressed file, numbers with a checksum (Fletcher32) of each chunk.
 
     Numbers stand as they are, ids and titles as UTF-8 strings ("" for none; U+FFFD for NUL, which HDF5 cannot hold).
     A label is an int32 code into the dataset `names`, where names[0] = "" is no label; a list is a row of a matrix
@@ -160,8 +164,7 @@ class HDF5Writer(_Writer):
             chunks=(_chunk_rows(dtype, width), *width),
             dtype=dtype,
             # Strings lie in the heap of the file, which filters do not reach.
-            **({} if h5py.check_string_dtype(dtype) else {"compression": "gzip", "compression_opts": 1}),
-            shuffle=not h5py.check_string_dtype(dtype),
+            **({} if h5py.check_string_dtype(dtype) else FILTERS),
             track_times=False,
         )
 
@@ -205,6 +208,19 @@ def _stored_type(kind: pa.DataType) -> Any:
     if pa.types.is_dictionary(kind):
         return np.dtype(np.int32)
     return h5py.string_dtype() if pa.types.is_string(kind) else np.dtype(kind.to_pandas_dtype())
+
+
+def _labels_of(name: str, kind: pa.DataType) -> list[str]:
+    """Return the path by which Parquet calls the labels of a column; none where it has no labels.
+
+    >>> _labels_of("path", pa.list_(pa.dictionary(pa.int32(), pa.string()))), _labels_of("title", pa.string())
+    (['path.list.element'], [])
+    """
+    if pa.types.is_list(kind):
+        # Given labels, the only strings in lists, repeat too.
+        inner = pa.dictionary(pa.int32(), pa.string()) if pa.types.is_string(kind.value_type) else kind.value_type
+        return _labels_of(f"{name}.list.element", inner)
+    return [name] if pa.types.is_dictionary(kind) else []
 
 
 def _chunk_rows(dtype: Any, width: tuple[int, ...]) -> int:

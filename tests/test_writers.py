@@ -119,12 +119,32 @@ def test_people_read_strings_from_parquet(tmp_path):
     assert schema.field("genre").type == pa.string()
     assert schema.field("path").type.value_type == pa.string()
     assert schema.metadata == {b"model": b"f00d", b"run": b"a run"}
-    assert pq.ParquetFile(folder / "scores.parquet" / "part-00000.parquet").metadata.row_group(0).column(2).encodings[
-        -1
-    ] in (
-        "RLE_DICTIONARY",
-        "PLAIN_DICTIONARY",
-    )
+
+
+def columns_of(folder):
+    group = pq.read_metadata(folder / "scores.parquet" / "part-00000.parquet").row_group(0)
+    return {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+
+
+def test_labels_are_dictionary_encoded_and_what_hardly_repeats_is_not(tmp_path):
+    columns = columns_of(write_both(tmp_path / "scores", [batch_of(make_rows(30))]))
+    encoded = {name for name, column in columns.items() if "RLE_DICTIONARY" in column.encodings}
+    given, best = "given_path.list.element", "best_paths.list.element.list.element"
+    assert encoded == {"genre", "path.list.element", best, given}
+
+
+def test_every_column_has_statistics_and_an_index_of_its_pages(tmp_path):
+    columns = columns_of(write_both(tmp_path / "scores", [batch_of(make_rows(30))]))
+    for name, column in columns.items():
+        assert column.is_stats_set, name
+        assert column.has_offset_index, name
+        assert column.has_column_index, name
+    statistics = columns["item_id"].statistics
+    assert (statistics.min, statistics.max, statistics.null_count) == (0, 29, 0)
+    statistics = columns["genre"].statistics
+    # Bounds: Arrow may count a name of the dictionary that no row has.
+    assert statistics.min <= "Drama" < "Horror" <= statistics.max
+    assert statistics.null_count == 10
 
 
 def test_the_first_name_of_hdf5_is_no_label(tmp_path):
@@ -187,6 +207,7 @@ def test_numbers_are_compressed_in_chunks_of_many_rows(tmp_path):
     with h5py.File(folder / "scores.h5") as file:
         for name in ("item_id", "genre", "genre_probability", "best_paths"):
             assert (file[name].compression, file[name].shuffle, file[name].chunks[0]) == ("gzip", True, 16_384), name
+            assert file[name].fletcher32, name
 
 
 def test_a_page_of_parquet_that_changed_is_noticed(tmp_path):
@@ -197,6 +218,17 @@ def test_a_page_of_parquet_that_changed_is_noticed(tmp_path):
     path.write_bytes(content)
     with pytest.raises(OSError, match="CRC"):
         pq.read_table(path, page_checksum_verification=True)
+
+
+def test_a_chunk_of_hdf5_that_changed_is_noticed(tmp_path):
+    path = write_both(tmp_path / "scores", [batch_of(make_rows(3))]) / "scores.h5"
+    with h5py.File(path) as file:
+        place = file["genre_probability"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place + 3] ^= 1
+    path.write_bytes(content)
+    with h5py.File(path) as file, pytest.raises(OSError, match="filter"):
+        file["genre_probability"][:]
 
 
 def test_after_a_failure_the_files_are_closed(tmp_path, monkeypatch):
