@@ -65,16 +65,6 @@ class Widths:
         return len(self.n_classes)
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """All labelled items."""
-
-    train: LabelledItems
-    validation: LabelledItems
-    test: LabelledItems
-    widths: Widths
-
-
 def write_shard(
     path: Path, piece: Piece, features: Features, transform: FeatureTransform, *, n_classes: Sequence[int]
 ) -> None:
@@ -116,28 +106,6 @@ def read_sparse(group: Any, *, shape: tuple[int, int]) -> Any:
     matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
     check_sparse(matrix)
     return matrix
-
-
-def read(folder: Path) -> TrainingData:
-    """Return the labelled items of every split, in their final order.
-
-    Raises FeatureError where the folder has no shards, or a shard is damaged or does not fit the others.
-    """
-    paths = sorted(folder.glob("features-*.h5"))
-    if not paths:
-        raise FeatureError(f"{folder}: there is no features-00000.h5; run stage 2")
-    parts: list[list[LabelledItems]] = [[] for _ in SPLITS]
-    widths: Widths | None = None
-    for path in paths:
-        items, split, found = read_shard(path)
-        if widths is not None and found != widths:
-            raise FeatureError(f"{path}: holds {found}, the shards before it {widths}; run stage 2 again")
-        widths = found
-        for code, part in enumerate(parts):
-            part.append(rows(items, split == code))
-    assert widths is not None
-    train, validation, test = (join(part) for part in parts)
-    return TrainingData(train, validation, test, widths)
 
 
 def read_shard(path: Path) -> tuple[LabelledItems, NDArray[np.uint8], Widths]:

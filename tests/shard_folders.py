@@ -1,13 +1,31 @@
 """Folders of shards made of drawn items, without stage 2 before them."""
 
+from typing import NamedTuple
+
 import h5py
 import numpy as np
 from scipy import sparse
 
 from pipeline.hdf5 import write_array
-from pipeline.shards import write_sparse
+from pipeline.shards import LabelledItems, Widths, join, read_shard, rows, write_sparse
 
 N_CLASSES = (3, 6)
+
+
+class TrainingData(NamedTuple):
+    """All labelled items of a folder, in memory."""
+
+    train: LabelledItems
+    validation: LabelledItems
+    test: LabelledItems
+    widths: Widths
+
+
+def read(folder):
+    """Return the items of every part, shard by shard as `read_shard` has them: without `pipeline.parts`."""
+    found = [read_shard(path) for path in sorted(folder.glob("features-*.h5"))]
+    parts = [join([rows(items, split == code) for items, split, _ in found]) for code in range(3)]
+    return TrainingData(*parts, found[0][2])
 
 
 def write_folder(folder, n_items, *, shard_items, seed=1, n_vocabulary=40, n_features=30, n_tags=5, held_out=0.2):

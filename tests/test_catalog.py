@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_folders import read
 
 from pipeline.catalog import CodedBags, TagCodes, write_catalog
 from pipeline.cleaning import clean_tags
@@ -13,7 +14,6 @@ from pipeline.config import Settings
 from pipeline.errors import FeatureError
 from pipeline.features import FeatureTransform
 from pipeline.partition import Order
-from pipeline.shards import read
 from pipeline.tagging import TagRules
 
 RAW = [["Zombies", "sci-fi", "Sci Fi "], [], None, ["...", "space"], ["zombies", None, "Space", "robots", "space"]]

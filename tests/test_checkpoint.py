@@ -1,5 +1,6 @@
 """A training that was interrupted goes on to the same bytes."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 from graphs import every_engine
 from shard_folders import write_folder
-from test_fitting import Notes, make_examples, network, quick, values
+from test_fitting import CONFIG, Notes, make_examples, network, quick, values
 
-from pipeline import fitting
+from pipeline import fitting, parameters
 from pipeline.config import Settings
 from pipeline.errors import TrainingError
 from pipeline.fitting import fit
 from pipeline.history import Evaluation
+from pipeline.network import FeedbackNetwork
 from pipeline.training import train
 
 
@@ -53,16 +55,27 @@ def facts(result):
 def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, engine, change):
     settings = quick(engine=engine, epochs=4, schedule="cosine", tag_dropout=0.2, feature_dropout=0.2, **change)
     undisturbed = trained(settings)
-    for number in (1, 3):
-        path = tmp_path / f"{number}.h5"
-        with pytest.raises(StoppedError):
-            trained(settings, path, progress=StopAfter(number))
-        notes = Notes()
-        resumed = trained(settings, path, progress=notes)
-        assert notes.notes == [f"goes on after epoch {number}, from {path}"]
-        assert [done for done, _, _ in notes.updates] == list(range(number + 1, 5))
-        assert values(resumed) == values(undisturbed)
-        assert facts(resumed) == facts(undisturbed)
+    path, notes = tmp_path / "checkpoint.h5", Notes()
+    with pytest.raises(StoppedError):
+        trained(settings, path, progress=StopAfter(2))
+    resumed = trained(settings, path, progress=notes)
+    assert notes.notes == [f"goes on after epoch 2, from {path}"]
+    assert [done for done, _, _ in notes.updates] == [3, 4]
+    assert values(resumed) == values(undisturbed)
+    assert facts(resumed) == facts(undisturbed)
+
+
+@every_engine
+def test_running_statistics_experts_and_the_wide_path_go_on_too(tmp_path, engine):
+    parts = {"norm": "batch", "wide": True, "label_feedback": True, "experts": 3, "experts_at": "outputs"}
+    first = FeedbackNetwork.initialise(dataclasses.replace(CONFIG, **parts), np.random.default_rng(1))
+    settings = quick(engine=engine, epochs=2, keep="averaged", averaged_epochs=2, weight_decay=0.1)
+    path = tmp_path / "checkpoint.h5"
+    with pytest.raises(StoppedError):
+        trained(settings, path, first=first, progress=StopAfter(1))
+    resumed, undisturbed = (trained(settings, place, first=first) for place in (path, None))
+    assert "hidden.norm.mean" in parameters.flatten(resumed.network)
+    assert values(resumed) == values(undisturbed)
 
 
 def test_early_stopping_remembers_the_best_weights_over_a_stop(tmp_path):

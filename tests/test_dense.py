@@ -5,13 +5,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shard_folders import read
 from small_catalog import clean_files
 
 from pipeline.config import Settings
 from pipeline.dense import DenseFitter, Number, Vector, load_column
 from pipeline.errors import FeatureError
 from pipeline.features import FeatureTransform, build
-from pipeline.shards import read
 
 HEADER = "item_id,title,tags,genre,theme,year,plot\n"
 ROWS = [

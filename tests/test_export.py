@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shard_folders
 from scipy import optimize
 
 from pipeline import artifacts, evaluation, features, parameters, parts, shards
@@ -57,7 +58,7 @@ def write_clean(folder, *, splits, labels):
 
 def write_train(folder, features_folder, *, error=0.0):
     """Leave behind what stage 3 does, from drawn weights; the engine's probe is off by `error`."""
-    data = shards.read(features_folder)
+    data = shard_folders.read(features_folder)
     widths = data.widths
     config = NetworkConfig(widths.n_vocabulary, widths.n_features, widths.n_dense, 8, tuple(widths.n_classes))
     network = FeedbackNetwork.initialise(config, np.random.default_rng(1))
@@ -95,7 +96,7 @@ def run_export(root, name="export"):
 def test_the_model_file_predicts_what_the_network_does(tmp_path):
     model = load_model(run_export(make_stages(tmp_path)) / "model.h5")
     assert model.fingerprint == "abc"
-    data = shards.read(tmp_path / "features")
+    data = shard_folders.read(tmp_path / "features")
     found = model.network(Inputs(data.test.tag_index, data.test.features))
     trained = parameters.load(tmp_path / "train" / "parameters.h5")
     expected = FeedbackNetwork.load(model.network.config, trained)(Inputs(data.test.tag_index, data.test.features))
@@ -223,7 +224,7 @@ def test_scoring_the_clean_items_gives_what_the_shards_give(tmp_path):
     (tmp_path / "scores").mkdir()
     score(SETTINGS, tmp_path / "export", tmp_path / "clean", tmp_path / "scores", run="r1", progress=SILENT)
     rows = {row["item_id"]: row for row in pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()}
-    model, data = load_model(tmp_path / "export" / "model.h5"), shards.read(tmp_path / "features")
+    model, data = load_model(tmp_path / "export" / "model.h5"), shard_folders.read(tmp_path / "features")
     logits = model.network.logits(Inputs(data.test.tag_index, data.test.features))
     decoded = decode(cool(logits, model.calibration.legal), model.taxonomy, n_best=1)
     item_ids = pa.chunked_array(list(shards.read_item_ids(tmp_path / "features"))).to_pylist()

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import shard_folders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_folders import write_folder
@@ -32,7 +33,7 @@ def same(found, expected):
 
 def test_the_parts_have_the_items_of_their_split(folders):
     for folder in folders:
-        parts, whole = open_parts(folder), shards.read(folder)
+        parts, whole = open_parts(folder), shard_folders.read(folder)
         assert (len(parts.train), len(parts.validation), len(parts.test)) == (83, 20, 0)
         assert parts.widths == whole.widths
         same(parts.train.items(0, 83), whole.train)
@@ -43,7 +44,7 @@ def test_the_parts_have_the_items_of_their_split(folders):
 @given(st.integers(0, 90), st.integers(0, 90))
 @settings(max_examples=25)
 def test_any_range_of_positions_is_read_whatever_the_size_of_a_shard(folders, start, length):
-    whole = shards.read(folders[0]).train
+    whole = shard_folders.read(folders[0]).train
     for folder in folders:
         same(open_parts(folder).train.items(start, start + length), shards.rows(whole, slice(start, start + length)))
 

@@ -7,12 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shard_folders import read
 
 from pipeline import partition
 from pipeline.config import Settings
 from pipeline.errors import CatalogError, FeatureError
 from pipeline.features import FeatureTransform, build
-from pipeline.shards import read, read_item_ids
+from pipeline.parts import open_parts
+from pipeline.shards import read_item_ids
 from pipeline.taxonomy import Taxonomy
 
 LEVELS = ("genre", "theme")
@@ -191,7 +193,7 @@ def test_a_missing_column_is_named(tmp_path, rows):
 
 def test_an_empty_folder_has_nothing_to_read(tmp_path):
     with pytest.raises(FeatureError, match=r"there is no features-00000.h5"):
-        read(tmp_path)
+        open_parts(tmp_path)
 
 
 def spoil(name, value):
@@ -241,4 +243,4 @@ def test_shards_that_do_not_fit_each_other_are_refused(tmp_path, rows):
     other = built(tmp_path, "other", rows, shard_items=20, hash_width=128)
     (folder / "features-00001.h5").write_bytes((other / "features-00001.h5").read_bytes())
     with pytest.raises(FeatureError, match="the shards before it"):
-        read(folder)
+        open_parts(folder)

@@ -326,6 +326,21 @@ def test_a_run_killed_in_training_leaves_nothing_that_looks_complete_and_only_th
     assert list((project.root / "work").glob("*/build")) == []
 
 
+@pytest.mark.reliability
+def test_a_run_killed_after_an_epoch_goes_on_from_it_and_leaves_no_checkpoint_behind(project):
+    flags = ("ScoreCatalog", "--date", DATE, "--training-epochs", "400", "--training-patience", "400")
+    process = project.start(*flags)
+    while not list((project.root / "work").glob("*/checkpoint.h5")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    code, _, err = project.run(*flags)
+    assert code == 0, err
+    assert "TrainModel    goes on after epoch " in err
+    assert list((project.root / "work").glob("*/checkpoint.h5*")) == []
+
+
 def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
     before = project.results()
     dates = ("2026-11-24", "2026-11-25")

@@ -6,10 +6,11 @@ import json
 import h5py
 import numpy as np
 import pytest
+import shard_folders
 from shard_folders import write_folder
 from test_shards import LEVELS, N_ITEMS, built, row
 
-from pipeline import batches, parameters, shards
+from pipeline import batches, parameters
 from pipeline.config import Settings
 from pipeline.errors import FeatureError
 from pipeline.export import PARITY, parity
@@ -54,7 +55,7 @@ def test_the_stage_leaves_its_five_files(tmp_path, features_folder):
     folder = trained(tmp_path, features_folder)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     facts = json.loads((folder / "training.json").read_text())
-    data = shards.read(features_folder)
+    data = shard_folders.read(features_folder)
     assert (facts["n_training_items"], facts["n_validation_items"]) == (len(data.train), len(data.validation))
     assert facts["n_parameters"] == parameters.count(network_of(folder))
     assert 1 <= facts["best_epoch"] <= facts["n_epochs"] == 3
@@ -63,7 +64,7 @@ def test_the_stage_leaves_its_five_files(tmp_path, features_folder):
 
 
 def test_the_network_has_the_sizes_of_features_and_taxonomy(tmp_path, features_folder):
-    widths = shards.read(features_folder).widths
+    widths = shard_folders.read(features_folder).widths
     config = network_of(trained(tmp_path, features_folder)).config
     assert (config.n_vocabulary, config.n_features, config.n_dense) == (widths.n_vocabulary, widths.n_features, 0)
     assert config.n_classes == widths.n_classes == (2, 2)
@@ -89,7 +90,7 @@ def test_the_probe_holds_what_the_engine_computes_and_numpy_agrees(tmp_path, fea
             "log_probabilities_0",
             "log_probabilities_1",
         }
-        np.testing.assert_array_equal(file["tag_index"][:], shards.read(features_folder).train.tag_index[:64])
+        np.testing.assert_array_equal(file["tag_index"][:], shard_folders.read(features_folder).train.tag_index[:64])
 
 
 def test_the_same_seed_gives_the_same_bytes_of_parameters(tmp_path, features_folder):

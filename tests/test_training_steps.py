@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shard_folders
 from by_hand import ByHand, complex_gradients
 from graphs import ENGINES, every_engine
 
-from pipeline import parameters, shards
+from pipeline import parameters
 from pipeline.batches import Loader
 from pipeline.cleaning import clean
 from pipeline.config import Settings
@@ -144,7 +145,7 @@ def real_items(tmp_path_factory):
     expected = {sections.catalog.items: sha256_of(sections.catalog.items)}
     clean(sections, folder, expected=expected, role="training")
     build(sections, folder, folder)
-    data = shards.read(folder)
+    data = shard_folders.read(folder)
     items = data.train
     return Examples.of(items.tag_index, items.labels, features=items.features, dense=items.dense), data.widths
 

@@ -133,9 +133,16 @@ class Engine:
 
     def sum_rows(self, table: Variable, index: Variable, mask: Variable) -> Variable:
         """Return the sum over t of mask[i, t] * table[index[i, t]], (n, m); indexes are checked before the graph."""
-        # A vector of indexes has compiled code in both engines, a matrix of them has not.
-        rows = table[index.flatten()].reshape((index.shape[0], index.shape[1], table.shape[1]))
-        return self.sum(rows * mask.dimshuffle(0, 1, "x"), axis=1)
+        if self.name != "theano":
+            # A vector of indexes has compiled code, a matrix of them has not.
+            rows = table[index.flatten()].reshape((index.shape[0], index.shape[1], table.shape[1]))
+            return self.sum(rows * mask.dimshuffle(0, 1, "x"), axis=1)
+        # As a sparse matrix of the mask, whose product needs no room for the rows of every entry.
+        n_items, n_entries = index.shape[0], index.shape[1]
+        indptr = self.tensor.cast(self.tensor.arange(n_items + 1) * n_entries, "int32")
+        shape = self.tensor.stack([n_items, table.shape[0]])
+        bags = self.sparse.CSR(mask.flatten(), self.tensor.cast(index.flatten(), "int32"), indptr, shape)
+        return self.sparse.structured_dot(bags, table)
 
     def sum(self, x: Variable, *, axis: int | None = None, keepdims: bool = False) -> Variable:
         """Return the sum, accumulated in the dtype of x: the engines would take float64."""

@@ -1,255 +1,38 @@
-"""Inner loops of a training step in C that Theano takes in place of its own, in mode fast_run: same values, faster.
+"""Loops of a training step in C that Theano takes in place of its own, in mode fast_run: same values, faster.
 
-Theano adds rows to a table by NumPy's general iterator, and takes exponentials one by one. These are the same
-operations with loops that a compiler can vectorise. The graph of a network does not change: a rewrite
-replaces Theano's operation by its subclass here when a function is compiled.
+Theano adds rows to a table by NumPy's general iterator, takes exponentials one by one and transposes sparse matrices
+by SciPy. These are the same operations with loops that a compiler can vectorise. The graph of a network does not
+change: a rewrite replaces Theano's operation by ours when a function is compiled.
 """
 
 from __future__ import annotations
 
-import re
-import zlib
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import theano
 from theano import gof
 from theano.compile import optdb
-from theano.gof.utils import MethodNotDefined
-from theano.tensor.elemwise import Elemwise
+from theano.sparse.basic import CSM, StructuredDot, Transpose, csm_properties
+from theano.tensor.elemwise import Elemwise, Sum
 from theano.tensor.nnet.nnet import CrossentropySoftmaxArgmax1HotWithBias
 from theano.tensor.subtensor import AdvancedIncSubtensor1
 
+from pipeline.ops.theano_elements import CrossEntropy, Elementwise, PlainSum
+from pipeline.ops.theano_rows import AddRows, SparseProduct
+
 FLOATS = ("float32", "float64")
-VERSION = zlib.crc32(Path(__file__).read_bytes())  # what was compiled of another state of this file is not taken
-LOOP = "for(int i=0; i<n; i++){"  # as Theano 1.0.5 writes it
-# None of these changes a value. Not -ffast-math: it would lose NaN, by which divergence is found, and the exponential.
-VECTORISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
-
-# exp of float32 to about one unit in the last place, without a branch: 2^k times a polynomial (Cephes, expf).
-# It is infinite above 88.7 and 0 below -86.7; NaN stays NaN.
-EXPONENTIAL = """
-    static inline float vector_exp(float x) {
-        x = x < -87.0f ? -87.0f : x;
-        x = x > 89.0f ? 89.0f : x;
-        const float k = __builtin_rintf(x * 1.44269504088896341f);
-        const float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
-        float p = 1.9875691500e-4f;
-        p = p * r + 1.3981999507e-3f;
-        p = p * r + 8.3334519073e-3f;
-        p = p * r + 4.1665795894e-2f;
-        p = p * r + 1.6666665459e-1f;
-        p = p * r + 5.0000001201e-1f;
-        p = p * r * r + r + 1.0f;
-        union { int i; float f; } power;
-        power.i = ((int)k + 126) << 23;
-        return p * power.f * 2.0f;
-    }
-    static inline double vector_exp(double x) { return exp(x); }
-"""
 
 
-class AddRows(AdvancedIncSubtensor1):  # type: ignore[misc]  # Theano has no types
-    """table[index] += change (or = change), row by row; Theano's own takes ten times as long."""
-
-    def c_support_code(self) -> str:
-        """Return nothing: the loops need no iterator of NumPy."""
-        return ""
-
-    def c_compile_args(self) -> list[str]:
-        """Return the flags of the loops."""
-        return VECTORISE
-
-    def c_code(self, node: Any, name: str, inputs: Any, outputs: Any, sub: Any) -> str:
-        """Return the loops; the index is checked, negative ones count from the end as in NumPy."""
-        table, change, index = inputs
-        (out,) = outputs
-        operator = "=" if self.set_instead_of_inc else "+="
-        fail = sub["fail"]
-        number, _, integer = (variable.type.dtype_specs()[1] for variable in node.inputs)
-        if self.inplace:
-            own = f"if ({table} != {out}) {{ Py_XDECREF({out}); Py_INCREF({table}); {out} = {table}; }}"
-        else:
-            own = f"Py_XDECREF({out}); {out} = (PyArrayObject*)PyArray_NewCopy({table}, NPY_CORDER);"
-        return f"""
-        {own}
-        if (!{out}) {{ {fail} }}
-        {{
-            const npy_intp n_rows = PyArray_DIMS({out})[0], n_columns = PyArray_DIMS({out})[1];
-            const npy_intp n = PyArray_DIMS({index})[0];
-            const npy_intp to = PyArray_STRIDES({out})[1], from = PyArray_STRIDES({change})[1];
-            if (PyArray_DIMS({change})[0] != n || PyArray_DIMS({change})[1] != n_columns) {{
-                PyErr_SetString(PyExc_ValueError, "rows as many as the index and as wide as the table are needed");
-                {fail}
-            }}
-            for (npy_intp i = 0; i < n; ++i) {{
-                npy_intp row = *({integer}*)((char*)PyArray_DATA({index}) + i * PyArray_STRIDES({index})[0]);
-                if (row < 0) row += n_rows;
-                if (row < 0 || row >= n_rows) {{
-                    PyErr_Format(PyExc_IndexError, "row %ld is outside a table of %ld", (long)row, (long)n_rows);
-                    {fail}
-                }}
-                char* target = (char*)PyArray_DATA({out}) + row * PyArray_STRIDES({out})[0];
-                const char* source = (const char*)PyArray_DATA({change}) + i * PyArray_STRIDES({change})[0];
-                if (to == sizeof({number}) && from == sizeof({number})) {{
-                    {number}* __restrict__ t = ({number}*)target;
-                    const {number}* __restrict__ s = (const {number}*)source;
-                    for (npy_intp j = 0; j < n_columns; ++j) t[j] {operator} s[j];
-                }} else {{
-                    for (npy_intp j = 0; j < n_columns; ++j)
-                        *({number}*)(target + j * to) {operator} *(const {number}*)(source + j * from);
-                }}
-            }}
-        }}
-        """
-
-    def c_code_cache_version(self) -> tuple[int, ...]:
-        """Return what makes Theano compile again."""
-        return (VERSION,)
-
-
-class CrossEntropy(CrossentropySoftmaxArgmax1HotWithBias):  # type: ignore[misc]  # Theano has no types
-    """Negative log-likelihood, softmax and argmax of logits + bias, with a vectorised exponential for float32."""
-
-    def c_support_code(self) -> str:
-        """Return the exponential."""
-        return EXPONENTIAL
-
-    def c_compile_args(self) -> list[str]:
-        """Return the flags of the loops."""
-        return VECTORISE
-
-    def c_code(self, node: Any, name: str, inputs: Any, outputs: Any, sub: Any) -> str:
-        """Return the loops: of each row the largest logit, the exponentials and their sum."""
-        x, bias, target = inputs
-        loss, softmax, largest = outputs
-        fail = sub["fail"]
-        number, _, integer = (variable.type.dtype_specs()[1] for variable in node.inputs)
-        kinds = {loss: f"PyArray_TYPE({x})", largest: f"PyArray_TYPE({target})"}
-        vectors = "\n".join(
-            f"""if (!{out} || PyArray_DIMS({out})[0] != n) {{
-                Py_XDECREF({out});
-                {out} = (PyArrayObject*)PyArray_SimpleNew(1, PyArray_DIMS({x}), {kind});
-                if (!{out}) {{ {fail} }}
-            }}"""
-            for out, kind in kinds.items()
-        )
-        return f"""
-        {{
-            const npy_intp n = PyArray_DIMS({x})[0], m = PyArray_DIMS({x})[1];
-            if (PyArray_DIMS({bias})[0] != m || PyArray_DIMS({target})[0] != n) {{
-                PyErr_SetString(PyExc_ValueError, "as many biases as logits and as many targets as rows are needed");
-                {fail}
-            }}
-            {vectors}
-            if (!{softmax} || !PyArray_IS_C_CONTIGUOUS({softmax})
-                || PyArray_DIMS({softmax})[0] != n || PyArray_DIMS({softmax})[1] != m) {{
-                Py_XDECREF({softmax});
-                {softmax} = (PyArrayObject*)PyArray_SimpleNew(2, PyArray_DIMS({x}), PyArray_TYPE({x}));
-                if (!{softmax}) {{ {fail} }}
-            }}
-            for (npy_intp i = 0; i < n; ++i) {{
-                const npy_intp y = *({integer}*)PyArray_GETPTR1({target}, i);
-                if (y < 0 || y >= m) {{
-                    PyErr_SetString(PyExc_ValueError, "y_i value out of bounds");
-                    {fail}
-                }}
-                {number}* __restrict__ p = ({number}*)PyArray_GETPTR2({softmax}, i, 0);
-                for (npy_intp j = 0; j < m; ++j)
-                    p[j] = *({number}*)PyArray_GETPTR2({x}, i, j) + *({number}*)PyArray_GETPTR1({bias}, j);
-                {number} highest = p[0];
-                #pragma omp simd reduction(max:highest)
-                for (npy_intp j = 0; j < m; ++j) highest = p[j] > highest ? p[j] : highest;
-                npy_intp place = 0;
-                while (place < m - 1 && p[place] != highest) ++place;
-                const {number} at_target = p[y];
-                {number} total = 0;
-                #pragma omp simd reduction(+:total)
-                for (npy_intp j = 0; j < m; ++j) {{
-                    p[j] = vector_exp(p[j] - highest);
-                    total += p[j];
-                }}
-                const {number} scale = 1 / total;
-                for (npy_intp j = 0; j < m; ++j) p[j] *= scale;
-                *({number}*)PyArray_GETPTR1({loss}, i) = highest - at_target + std::log(total);
-                *({integer}*)PyArray_GETPTR1({largest}, i) = place;
-            }}
-        }}
-        """
-
-    def c_code_cache_version(self) -> tuple[int, ...]:
-        """Return what makes Theano compile again."""
-        return (VERSION,)
-
-
-class Elementwise(Elemwise):  # type: ignore[misc]  # Theano has no types
-    """An expression of elements whose loop a compiler may vectorise although a result overwrites its input."""
-
-    def c_support_code(self) -> str:
-        """Return what the expression needs, and the exponential."""
-        with suppress(MethodNotDefined):
-            return str(super().c_support_code()) + EXPONENTIAL
-        return EXPONENTIAL
-
-    def c_compile_args(self) -> list[str]:
-        """Return the flags of the loops."""
-        return VECTORISE
-
-    def _c_all(self, node: Any, name: str, inputs: Any, outputs: Any, sub: Any) -> tuple[str, str, str, str]:
-        """Return Theano's code, in front of whose loops stands one for rows that are contiguous or one number each."""
-        declare, check, allocate, loop = super()._c_all(node, name, inputs, outputs, sub)
-        loop = loop.replace(LOOP, "\n#pragma omp simd\n" + LOOP)
-        if node.outputs[0].broadcastable == (False, False):
-            loop = f"{self._by_rows(node, name, inputs, outputs, sub)} else {{ {loop} }}"
-        return declare, check, allocate, re.sub(r"\bexp\(", "vector_exp(", loop)
-
-    def _by_rows(self, node: Any, name: str, inputs: Any, outputs: Any, sub: Any) -> str:
-        """Return the loop over rows and columns: a column broadcast is read before the row, a row broadcast again."""
-        over = {outputs[to]: inputs[of[0]] for to, of in self.destroy_map.items()}
-        arrays = dict(zip(inputs, node.inputs, strict=True))
-        arrays |= {to: variable for to, variable in zip(outputs, node.outputs, strict=True) if to not in over}
-        wide = [array for array, variable in arrays.items() if not variable.broadcastable[1]]
-        whole = [array for array, variable in arrays.items() if not all(variable.broadcastable)]
-        even = all(variable.broadcastable in {(False, False), (True, True)} for variable in arrays.values())
-        pointers, elements = "", ""
-        for array, variable in arrays.items():
-            step = "0" if variable.broadcastable[0] else f"row * PyArray_STRIDES({array})[0]"
-            pointers += f"dtype_{array}* const {array}_row = (dtype_{array}*)(PyArray_BYTES({array}) + {step});\n"
-            if array in wide:
-                elements += f"dtype_{array}& {array}_i = {array}_row[column];\n"
-            else:
-                pointers += f"dtype_{array} {array}_i = {array}_row[0];\n"
-        for to, of in over.items():
-            elements += f"dtype_{to}& {to}_i = {of}_i;\n"
-        names = ([f"{array}_i" for array in part] for part in (inputs, outputs))
-        task = self.scalar_op.c_code(node.tag.fake_node, f"{name}_rows_", *names, sub)
-        suited = " && ".join(f"PyArray_STRIDES({array})[1] == sizeof(dtype_{array})" for array in wide) or "false"
-        flat = " && ".join(f"PyArray_IS_C_CONTIGUOUS({array})" for array in whole) if even else "false"
-        return f"""
-        if ({suited}) {{
-            npy_intp n_rows = PyArray_DIMS({outputs[0]})[0], n_columns = PyArray_DIMS({outputs[0]})[1];
-            if ({flat}) {{ n_columns *= n_rows; n_rows = 1; }}
-            for (npy_intp row = 0; row < n_rows; ++row) {{
-                {pointers}
-                #pragma omp simd
-                for (npy_intp column = 0; column < n_columns; ++column) {{
-                    {elements}
-                    {task}
-                }}
-            }}
-        }}"""
-
-    def c_code_cache_version_apply(self, node: Any) -> tuple[Any, ...]:
-        """Return what makes Theano compile again."""
-        version = super().c_code_cache_version_apply(node)
-        return (*version, "vectorised", VERSION) if version else ()
-
-
-@gof.local_optimizer([AdvancedIncSubtensor1, CrossentropySoftmaxArgmax1HotWithBias, Elemwise])  # type: ignore[untyped-decorator]
+@gof.local_optimizer(  # type: ignore[untyped-decorator]
+    [AdvancedIncSubtensor1, CrossentropySoftmaxArgmax1HotWithBias, Elemwise, StructuredDot, Sum]
+)
 def take_own_loops(node: Any) -> Any:
     """Return the outputs of the same operation with the loops above; False leaves the node as it is."""
     kind, result = type(node.op), node.outputs[0]
+    if kind is Sum:
+        return plain_sum(node)
+    if kind is StructuredDot:
+        return sparse_product(node)
     if kind is Elemwise and result.dtype == "float32" and result.ndim:
         return Elementwise(node.op.scalar_op, node.op.inplace_pattern).make_node(*node.inputs).outputs
     if kind not in (AdvancedIncSubtensor1, CrossentropySoftmaxArgmax1HotWithBias):
@@ -263,6 +46,31 @@ def take_own_loops(node: Any) -> Any:
         return False
     options = {"inplace": node.op.inplace, "set_instead_of_inc": node.op.set_instead_of_inc}
     return AddRows(**options).make_node(*node.inputs).outputs
+
+
+def plain_sum(node: Any) -> Any:
+    """Return the outputs of the sum by our loops; False where it is not of a plain matrix of float32."""
+    (x,), op = node.inputs, node.op
+    if x.type.ndim != 2 or any(x.broadcastable) or not x.dtype == op.dtype == "float32":
+        return False
+    return PlainSum(axis=op.axis, dtype=op.dtype, acc_dtype=op.acc_dtype).make_node(x).outputs
+
+
+def sparse_product(node: Any) -> Any:
+    """Return the outputs of a sparse matrix times a dense one, by our loops; False where they are not made for it."""
+    (x, dense), (result,) = node.inputs, node.outputs
+    if result.broadcastable != (False, False) or not result.dtype == x.dtype == dense.dtype in FLOATS:
+        return False
+    turned = x.owner is not None and isinstance(x.owner.op, Transpose)
+    x = x.owner.inputs[0] if turned else x
+    if x.owner is not None and isinstance(x.owner.op, CSM):
+        data, indices, indptr, shape = x.owner.inputs
+    else:
+        data, indices, indptr, shape = csm_properties(x)
+    # A transpose changes which side the lines are on, and nothing else.
+    scatters = (x.format == "csc") != turned
+    n_rows = theano.tensor.cast(shape[1 if turned else 0], "int32")
+    return SparseProduct(scatters=scatters).make_node(data, indices, indptr, n_rows, dense).outputs
 
 
 def register() -> None:
