@@ -3,7 +3,7 @@
     training           JSON: identity, history, how many of `recent`
     optimizer/<name>   the optimizer's state
     recent/<n>/<name>  weights at the ends of the last epochs; the last of them are those that move on
-    best/<name>        weights of the best epoch so far
+    best/<name>        weights of the best epoch so far, where they are not the last of `recent`
 
 There is no random state to store: order and dropout of an epoch are drawn from the seed and its number alone
 (`pipeline.batches`), so the position is the number of epochs. The file stands in the verified container of a model
@@ -78,9 +78,11 @@ class Checkpoint:
     def _fill(self, root: h5py.Group, step: TrainingStep, kept: Kept) -> None:
         history = [asdict(epoch) for epoch in kept.history]
         facts = {"identity": self.identity, "history": history, "n_recent": len(kept.recent)}
+        facts["best_is_last"] = kept.best is kept.recent[-1]
         container.write_json(root, "training", facts)
         _write(root.create_group("optimizer"), _values(step.state))
-        _write(root.create_group("best"), kept.best)
+        if not facts["best_is_last"]:
+            _write(root.create_group("best"), kept.best)
         recent = root.create_group("recent")
         for place, weights in enumerate(kept.recent):
             _write(recent.create_group(str(place)), weights)
@@ -111,14 +113,11 @@ def _read(
     root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, window: int
 ) -> tuple[Kept, dict[str, np.ndarray[Any, Any]]]:
     """Return what is kept and the optimizer's state. Raises ModelError where they do not fit the step."""
-    recent = read_group(root, "recent")
-    kept = Kept(
-        window=window,
-        history=tuple(_epoch(row) for row in facts["history"]),
-        recent=tuple(_arrays(recent, str(place), step.shared) for place in range(facts["n_recent"])),
-        best=_arrays(root, "best", step.shared),
-    )
-    return kept, _arrays(root, "optimizer", step.state)
+    group = read_group(root, "recent")
+    recent = tuple(_arrays(group, str(place), step.shared) for place in range(facts["n_recent"]))
+    best = recent[-1] if facts["best_is_last"] else _arrays(root, "best", step.shared)
+    history = tuple(_epoch(row) for row in facts["history"])
+    return Kept(window, history, recent, best), _arrays(root, "optimizer", step.state)
 
 
 def _epoch(row: Mapping[str, Any]) -> Epoch:
