@@ -57,7 +57,11 @@ class TrainingSettings(Section):
         False,
         description="items without tags are left out of training and its validation, not of what export measures",
     )
-    optimizer: Literal["adam", "adagrad"] = Field("adam", description="adam or adagrad, on touched rows for the tables")
+    optimizer: Literal["adam", "adagrad", "row_wise"] = Field(
+        "adam",
+        description="adam or adagrad, on touched rows for the tables; row_wise: adam, and adagrad with one step size "
+        "a row for the tables, best with wide",
+    )
     learning_rate: float = Field(0.005, gt=0, description="step size, at its highest")
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: falls to 0 over all epochs")
     warm_up: float = Field(0.0, ge=0, description="epochs in which the step size rises from 0")

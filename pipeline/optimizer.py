@@ -112,7 +112,28 @@ class AdaGrad:
         return -learning_rate * gradient / (o.sqrt(total) + o.constant(self.epsilon, gradient))
 
 
-OPTIMIZERS: Mapping[str, Callable[[], Optimizer]] = {"adam": Adam, "adagrad": AdaGrad}
+@dataclass(frozen=True)
+class RowWise:
+    """AdaGrad with one step size for each row of a table, Adam for all that is no table.
+
+    A row moves along its gradient: classes that a rare feature says little about hardly move, where a step size for
+    every element would move them as far as the others. So a wide path comes near the margin of LinearSVC. Source:
+    Naumov et al. 2019, arXiv 1906.00091, and its row-wise AdaGrad.
+    """
+
+    epsilon: float = 1e-8
+
+    def change(self, memory: Memory, gradient: Variable, learning_rate: Variable) -> Variable:
+        """Return -rate * gradient / (sqrt(sum of the row's mean squared gradients so far) + epsilon)."""
+        if memory.parameter.index is None:
+            return Adam(epsilon=self.epsilon).change(memory, gradient, learning_rate)
+        o = memory.engine
+        mean = o.mean(gradient * gradient, axis=1)
+        total = memory.step("row_squares", lambda squares: squares + mean, scalar=True)
+        return -learning_rate * gradient / (o.sqrt(total) + o.constant(self.epsilon, gradient))
+
+
+OPTIMIZERS: Mapping[str, Callable[[], Optimizer]] = {"adam": Adam, "adagrad": AdaGrad, "row_wise": RowWise}
 
 
 class Updates(NamedTuple):

@@ -11,7 +11,7 @@ STEP = 1e-30  # of a complex difference, which loses no digits however small it 
 
 @dataclass
 class ByHand:
-    """Adam or AdaGrad, clipping by norm, decoupled weight decay of matrices; each row of a table by itself."""
+    """Adam, AdaGrad or row-wise, clipping by norm, decoupled decay of matrices; each row of a table by itself."""
 
     optimizer: str
     rate: float
@@ -33,6 +33,10 @@ class ByHand:
         t, first, second = self.state.get(place, (0, 0.0, 0.0))
         if self.optimizer == "adagrad":
             second = second + gradient**2
+            self.state[place] = (t, first, second)
+            return gradient / (np.sqrt(second) + 1e-8)
+        if self.optimizer == "row_wise" and place[1] is not ...:
+            second = second + (gradient**2).mean()
             self.state[place] = (t, first, second)
             return gradient / (np.sqrt(second) + 1e-8)
         t, first, second = t + 1, 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2

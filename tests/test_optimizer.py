@@ -4,7 +4,7 @@ from graphs import every_engine
 
 from pipeline.errors import TrainingError
 from pipeline.ops import symbolic
-from pipeline.optimizer import AdaGrad, Adam, global_norm, minimise, snapshot, touched_rows, whole
+from pipeline.optimizer import AdaGrad, Adam, RowWise, global_norm, minimise, snapshot, touched_rows, whole
 
 RATE = 0.1
 START = np.array([[1.0, -2.0], [3.0, 0.5], [0.0, 0.0]])
@@ -73,7 +73,7 @@ def test_by_rows_and_as_a_whole_are_the_same_where_all_rows_are_touched(engine, 
 
 
 @every_engine
-@pytest.mark.parametrize("optimizer", [Adam(), AdaGrad()])
+@pytest.mark.parametrize("optimizer", [Adam(), AdaGrad(), RowWise()])
 def test_rows_that_are_not_touched_keep_value_and_state_bit_for_bit(engine, optimizer):
     step, table, updates = square_step(engine, optimizer=optimizer, rows=True, weight_decay=0.1, dtype="float32")
     for _ in range(2):
@@ -82,7 +82,16 @@ def test_rows_that_are_not_touched_keep_value_and_state_bit_for_bit(engine, opti
     for state in snapshot(updates.state).values():
         assert state.dtype == np.float32
         np.testing.assert_array_equal(state[1:], 0)
-        assert (state[0] != 0).all()
+        assert np.all(state[0] != 0)
+
+
+@every_engine
+def test_row_wise_keeps_the_proportions_of_a_rows_gradient(engine):
+    step, table, _ = square_step(engine, optimizer=RowWise(), rows=True)
+    step(np.array([0, 1], np.int32))
+    # Gradients 2 * (table - target): (2, -4) and (4, -1); root of the mean square: sqrt(10) and sqrt(8.5).
+    expected = START[:2] - RATE * np.array([[2, -4] / np.sqrt(10), [4, -1] / np.sqrt(8.5)])
+    np.testing.assert_allclose(table.get_value()[:2], expected, rtol=1e-7)
 
 
 @every_engine
@@ -96,7 +105,7 @@ def test_a_row_touched_late_starts_like_a_row_touched_first(engine):
 
 
 @every_engine
-@pytest.mark.parametrize("optimizer", [Adam(), AdaGrad()])
+@pytest.mark.parametrize("optimizer", [Adam(), AdaGrad(), RowWise()])
 def test_a_row_of_zeros_without_gradient_stays_exactly_zero(engine, optimizer):
     step, table, _ = square_step(
         engine, optimizer=optimizer, rows=True, weight_decay=0.5, clip_norm=0.5, dtype="float32"

@@ -8,7 +8,7 @@ from graphs import every_engine
 from pipeline.ops import symbolic
 from pipeline.optimizer import OPTIMIZERS, minimise, touched_rows, whole
 
-every_optimizer = pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+every_optimizer = pytest.mark.parametrize("optimizer", ["adam", "adagrad", "row_wise"])
 BATCHES = [[0, 2, 3], [0, 3], [0, 1, 4], [0, 2], [0, 1, 2, 3, 4], [0]]  # rows that each step touches; row 5 never
 UNTOUCHED = 5
 RATE, CLIP, DECAY = 0.05, 2.0, 0.1

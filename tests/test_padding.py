@@ -34,7 +34,7 @@ def after_steps(step, examples, **changes):
 
 
 @every_engine
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "row_wise"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_the_padding_row_and_its_state_stay_exactly_zero(engine, optimizer, weight_decay):
     step = make_step(engine, optimizer=optimizer, weight_decay=weight_decay, clip_norm=0.1)

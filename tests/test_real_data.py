@@ -6,7 +6,16 @@ import pyarrow.parquet as pq
 import pytest
 
 SETTINGS = Path(__file__).parent / "settings"
-QUICK = ("--training-epochs", "2", "--training-compile-mode", "fast_compile", "--training-batch-size", "256")
+QUICK = (
+    "--training-epochs",
+    "2",
+    "--training-compile-mode",
+    "fast_compile",
+    "--training-batch-size",
+    "256",
+    "--training-members",
+    "1",
+)
 
 
 @pytest.fixture(scope="module")

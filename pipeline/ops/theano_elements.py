@@ -160,7 +160,16 @@ class PlainSum(Sum):  # type: ignore[misc]  # Theano has no types
 
 
 class CrossEntropy(CrossentropySoftmaxArgmax1HotWithBias):  # type: ignore[misc]  # Theano has no types
-    """Negative log-likelihood, softmax and argmax of logits + bias, with a vectorised exponential for float32."""
+    """Negative log-likelihood, softmax and argmax of logits + bias, with a vectorised exponential for float32.
+
+    Where nothing reads the argmax it is not looked for, and zero.
+    """
+
+    __props__ = ("finds_largest",)
+
+    def __init__(self, *, finds_largest: bool) -> None:
+        super().__init__()
+        self.finds_largest = finds_largest
 
     def c_support_code(self) -> str:
         """Return the exponential."""
@@ -188,6 +197,8 @@ class CrossEntropy(CrossentropySoftmaxArgmax1HotWithBias):  # type: ignore[misc]
         return f"""
         {{
             const npy_intp n = PyArray_DIMS({x})[0], m = PyArray_DIMS({x})[1];
+            const npy_intp step = PyArray_STRIDES({x})[1] / (npy_intp)sizeof({number});
+            const npy_intp bias_step = PyArray_STRIDES({bias})[0] / (npy_intp)sizeof({number});
             if (PyArray_DIMS({bias})[0] != m || PyArray_DIMS({target})[0] != n) {{
                 PyErr_SetString(PyExc_ValueError, "as many biases as logits and as many targets as rows are needed");
                 {fail}
@@ -206,13 +217,21 @@ class CrossEntropy(CrossentropySoftmaxArgmax1HotWithBias):  # type: ignore[misc]
                     {fail}
                 }}
                 {number}* __restrict__ p = ({number}*)PyArray_GETPTR2({softmax}, i, 0);
-                for (npy_intp j = 0; j < m; ++j)
-                    p[j] = *({number}*)PyArray_GETPTR2({x}, i, j) + *({number}*)PyArray_GETPTR1({bias}, j);
-                {number} highest = p[0];
-                #pragma omp simd reduction(max:highest)
-                for (npy_intp j = 0; j < m; ++j) highest = p[j] > highest ? p[j] : highest;
+                const {number}* logit = (const {number}*)PyArray_GETPTR2({x}, i, 0);
+                const {number}* added = (const {number}*)PyArray_DATA({bias});
+                if (step == 1 && bias_step == 1)
+                    for (npy_intp j = 0; j < m; ++j) p[j] = logit[j] + added[j];
+                else
+                    for (npy_intp j = 0; j < m; ++j) p[j] = logit[j * step] + added[j * bias_step];
+                // Sixteen maxima at a time; a NaN is passed over here and comes out of the sum.
+                {number} highest = p[0], lanes[16];
+                for (int k = 0; k < 16; ++k) lanes[k] = highest;
+                for (npy_intp j = 0; j + 16 <= m; j += 16)
+                    for (int k = 0; k < 16; ++k) lanes[k] = p[j + k] > lanes[k] ? p[j + k] : lanes[k];
+                for (npy_intp j = m - m % 16; j < m; ++j) highest = p[j] > highest ? p[j] : highest;
+                for (int k = 0; k < 16; ++k) highest = lanes[k] > highest ? lanes[k] : highest;
                 npy_intp place = 0;
-                while (place < m - 1 && p[place] != highest) ++place;
+                {"while (place < m - 1 && p[place] != highest) ++place;" if self.finds_largest else ""}
                 const {number} at_target = p[y];
                 {number} total = 0;
                 #pragma omp simd reduction(+:total)

@@ -41,7 +41,7 @@ def take_own_loops(node: Any) -> Any:
     if x.ndim != 2 or x.dtype not in FLOATS or second.dtype != x.dtype:
         return False
     if kind is CrossentropySoftmaxArgmax1HotWithBias:
-        return CrossEntropy().make_node(*node.inputs).outputs
+        return CrossEntropy(finds_largest=bool(node.outputs[2].clients)).make_node(*node.inputs).outputs
     if second.broadcastable != (False, False):
         return False
     options = {"inplace": node.op.inplace, "set_instead_of_inc": node.op.set_instead_of_inc}
