@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import container
 from pipeline.config import CatalogSettings
 
+PATHS = {"items", "tags", "labels", "taxonomy"}  # settings of [catalog] that name files, not columns
 # What each older version is read as, where it says nothing.
 LACKED: Mapping[int, Mapping[str, Any]] = {1: {"members": 1, "catalog": {}, "storage": "float32"}}
 
@@ -35,5 +36,4 @@ def catalog_facts(catalog: CatalogSettings) -> dict[str, Any]:
     >>> sorted(CatalogSettings().model_dump().keys() - catalog_facts(CatalogSettings()))
     ['items', 'labels', 'tags', 'taxonomy']
     """
-    # A file of tags is named with each catalog; that these are columns of it can be told only with one.
-    return catalog.model_dump(mode="json", exclude={"items", "tags", "labels", "taxonomy"})
+    return catalog.model_dump(mode="json", exclude=PATHS)

@@ -227,12 +227,6 @@ def load_rules(path: Path, settings: Settings) -> tuple[Settings, TagLists]:
     return settings.model_copy(update={"clean": settings.clean.model_copy(update=rules)}), lists
 
 
-def load_catalog(path: Path) -> Mapping[str, Any]:
-    """Return what the columns of the items were called that the model of a file was trained on."""
-    with container.open_verified(path) as (root, _):
-        return _load_catalog(root)
-
-
 def _load_network(root: h5py.Group) -> FeedbackNetwork | Ensemble:
     """Return the network or the ensemble whose configuration and parameters the file holds, in float32."""
     config = NetworkConfig.from_json(container.read_json(root, "network"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from pipeline import artifacts
 from pipeline.cleaning import clean
 from pipeline.config import Settings, make_settings
 from pipeline.errors import CatalogError, PipelineError, SettingsError
+from pipeline.formats import PATHS
 from pipeline.identity import significant
 from pipeline.inputs import input_paths
-from pipeline.model import load_catalog, load_rules
+from pipeline.model import load_model, load_rules
 from pipeline.progress import SILENT, Progress
 from pipeline.scoring import score
 
@@ -71,7 +73,11 @@ def settings_for(file: str, model: Path, changes: Mapping[str, Mapping[str, Any]
                 f"[{section}] {', '.join(values)}: has no effect on scoring; {', '.join(SECTIONS)} have"
             )
     scoring = {"items": file, **changes.get("scoring", {})}
-    catalog = dict(load_catalog(model)) | {"tags": scoring.get("tags", "")}
+    trained = load_model(model)
+    catalog = {"levels": trained.taxonomy.levels, **asdict(trained.transform.columns)}
+    # Which files there are is said here, never by a model.
+    catalog |= {name: value for name, value in trained.catalog.items() if name not in PATHS}
+    catalog["tags"] = scoring.get("tags", "")
     if not catalog["tags"]:  # These are columns of the file of tags.
         catalog |= {"tags_count": "", "tags_user": ""}
     catalog |= changes.get("catalog", {})

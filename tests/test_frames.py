@@ -50,6 +50,15 @@ def test_missing_lists_of_tags_are_no_tags():
     assert list(MODEL.predict(frame)["n_tags"]) == [0, 0, 0, 1]
 
 
+def test_nulls_among_tags_are_none():
+    assert MODEL.predict(pa.table({"tags": [["war", None, " "]]}))["n_tags"].to_pylist() == [1]
+
+
+def test_half_a_surrogate_pair_in_a_tag_is_refused():
+    with pytest.raises(ModelError, match="is not text"):
+        MODEL.predict([["war", "\ud800"]])
+
+
 @pytest.mark.parametrize("tags", [pa.list_(pa.string()), pa.large_list(pa.large_string())])
 def test_arrow_gives_arrow(tags):
     table = pa.table({"tags": pa.array(ROWS, tags), "item_id": [7, 8, 9]})

@@ -11,7 +11,7 @@ import h5py
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_model import make_model
+from small_model import features, make_model
 
 from pipeline import artifacts, formats
 from pipeline.__main__ import main
@@ -140,6 +140,22 @@ def test_tags_are_cleaned_by_the_rules_in_the_model(tmp_path):
     assert score(model_file, write_items(tmp_path, "item_id,title,tags\n1,x,Undead|WAR\n")) == 0
     (row,) = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
     assert (row["n_tags"], row["n_unseen_tags"]) == (1, 0)
+
+
+def test_a_model_that_knows_no_names_of_columns_is_asked_what_it_reads(tmp_path):
+    settings = features(text=("plot",), blocks=("tags", "text_words"))
+    make_model(settings=settings).save(tmp_path / "model.h5")
+    rows = "item_id,title,tags,plot,genre\n1,x,war,the war and the trenches,Drama\n2,y,war,,\n"
+    assert score(tmp_path / "model.h5", write_items(tmp_path, rows)) == 0
+    one, other = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert (one["given_path"], other["given_path"]) == (["Drama"], None)
+    assert one["path_probability"] != other["path_probability"]
+
+
+def test_a_model_names_no_files(tmp_path):
+    catalog = {"items": "/no/items.csv", "labels": "/no/labels.csv", "taxonomy": "/no/taxonomy.csv", "tags": "/no.csv"}
+    replace(MODEL, catalog=catalog).save(tmp_path / "model.h5")
+    assert score(tmp_path / "model.h5", write_items(tmp_path), *LENIENT) == 0
 
 
 @pytest.mark.parametrize(
