@@ -126,6 +126,8 @@ def identify(settings: Settings, digest: Callable[[str], str | None], choice: Ch
     inputs: dict[str, tuple[Input, ...]] = {role: _inputs(settings, role, digest) for role in roles}
     if start := _inputs(settings, "start", digest):
         inputs["start"] = start
+        if len(start) > 1:
+            raise SettingsError(f"[training] warm_start = {settings.training.warm_start}: {len(start)} files; name one")
     prints = {"plan": fingerprint({"settings": _everything(settings), "inputs": _contents(inputs)})}
     prints |= {} if choice.start is None else {"start": choice.start}
     from_nothing = _trained(settings, inputs, start=None)

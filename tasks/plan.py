@@ -28,7 +28,7 @@ class InputFile(luigi.ExternalTask):
 
 
 class PublishedModel(luigi.ExternalTask, Stage):
-    """A published model that this run uses again; absent means exit code 20."""
+    """A published model that this run uses again, or starts from; absent means exit code 20."""
 
     stage = "export"
 
@@ -83,8 +83,8 @@ class PlanRun(Dated):
 @PublishedModel.event_handler(luigi.Event.DEPENDENCY_MISSING)
 def tell_gone(task: PublishedModel) -> None:
     """Say that the model which the plan has frozen is there no more."""
-    print(f"model: {task.folder}: is gone or damaged, and the plan of {task.date} uses it again", file=sys.stderr)
-    print("model: --training-refresh changed trains another one", file=sys.stderr)
+    print(f"model: {task.folder}: is gone or damaged, and the plan of {task.date} needs it", file=sys.stderr)
+    print("model: --training-refresh changed --training-warm-start '' trains without it", file=sys.stderr)
 
 
 @InputFile.event_handler(luigi.Event.DEPENDENCY_MISSING)

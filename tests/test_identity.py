@@ -132,6 +132,13 @@ def test_the_model_to_start_from_changes_stages_3_to_5_and_not_what_they_are_nam
     assert warm.basis == plain.basis == plain.fingerprints["export"]
 
 
+def test_several_files_to_start_from_are_refused(items, tmp_path):
+    for name in ("one.h5", "two.h5"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(SettingsError, match=r"\[training\] warm_start = .*: 2 files; name one"):
+        identity(items, training={"warm_start": str(tmp_path / "*.h5")})
+
+
 def test_a_model_that_is_used_again_is_the_export_and_has_no_stages_before_it(items):
     again = identify(settings_of(items), digest, Choice(model="m1"))
     assert again.fingerprints["export"] == "m1"

@@ -225,7 +225,7 @@ def test_a_model_that_is_gone_ends_with_20_and_the_remedy(week):
     code, _, err = week.run("ScoreCatalog", "--date", "2026-11-24")
     assert code == 20
     assert "is gone or damaged" in err
-    assert "--training-refresh changed trains another one" in err
+    assert "--training-refresh changed --training-warm-start '' trains without it" in err
 
 
 # --- weights to start from
