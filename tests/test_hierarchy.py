@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.hierarchy import consistency, hierarchical_scores
 from pipeline.taxonomy import Taxonomy
@@ -72,3 +74,28 @@ def test_heads_are_consistent_where_each_level_stands_below_the_one_above():
     heads = np.array([DRAMA, LOVE, ZOMBIES, illegal_theme, illegal_subgenre])
     assert consistency(heads, LADDER) == 3 / 5
     assert consistency(heads[:0], LADDER) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=12))
+def test_the_figures_are_those_of_sets_of_labels(rows):
+    """Each item: predicted path, given path, and how many levels of the given one are known."""
+    predicted = LADDER.paths[[row for row, _, _ in rows]]
+    given_paths = LADDER.paths[[row for _, row, _ in rows]].copy()
+    common = n_predicted = n_given = 0
+    for item, (one, other, n_known) in enumerate(rows):
+        given_paths[item, n_known:] = -1
+        labels = []
+        for path in (one, other):
+            names = LADDER.classes[-1][path][:n_known]
+            labels.append({names[: depth + 1] for depth in range(n_known) if names[depth] != "-"})
+        common += len(labels[0] & labels[1])
+        n_predicted, n_given = n_predicted + len(labels[0]), n_given + len(labels[1])
+    n_items = sum(n_known > 0 for _, _, n_known in rows)
+    found = hierarchical_scores(predicted, given_paths, LADDER)
+    assert found == {
+        "n_items": n_items,
+        "precision": common / n_predicted if n_predicted else None,
+        "recall": common / n_given if n_given else None,
+        "f1": 2 * common / (n_predicted + n_given) if n_predicted + n_given else None,
+        "lca_distance": (n_predicted + n_given - 2 * common) / n_items if n_items else None,
+    }
