@@ -1,0 +1,71 @@
+"""Are the learned features worth something to another model? Products, a tenth of the labels of the last level.
+
+A network learns the two upper levels; LinearSVC then learns the third from a tenth of the training items, once from the
+features of stage 2 and once from the network's `hidden`, and is judged on a fifth of train.json that neither has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import real_data
+from ablation import train
+from scipy.sparse import csr_matrix, hstack
+from sklearn.metrics import f1_score
+from sklearn.preprocessing import normalize
+from sklearn.svm import LinearSVC
+
+from pipeline import shards
+from pipeline.evaluation import CHUNK
+from pipeline.model import load_model
+from pipeline.network import Inputs
+
+UPPER = ("--catalog-levels", "lvl1, lvl2")
+
+
+def measure(root: Path, *, seeds: Sequence[int], quick: bool) -> tuple[float, float]:
+    """Print a table and return weighted F1 of level 3 from `hidden` and from the raw features, averaged over seeds."""
+    model = load_model(train("products", root, 0, UPPER, quick=quick) / "model.h5")
+    (folder,) = (path.parent for path in root.glob("features/*/features-00000.h5"))
+    data = shards.read(folder)
+    labels = third_level(folder)
+    n_train = len(data.train)
+    y, given = labels[:n_train], labels[len(labels) - len(data.test) :]
+    learned = [hidden_of(model.network["hidden"], part) for part in (data.train, data.test)]
+    raw = [data.train.features, data.test.features]
+    both = [hstack([normalize(csr_matrix(h)), x]).tocsr() for h, x in zip(learned, raw, strict=True)]
+    print(f"\nproducts, level 3 from {n_train // 10:,} labels of {n_train:,}; weighted F1 on {len(given):,} items")
+    figures = {}
+    for name, (seen, unseen) in {"raw features": raw, "hidden": learned, "both": both}.items():
+        figures[name] = [f1_of(seen, unseen, y, given, tenth(n_train, seed)) for seed in seeds]
+        print(f"  LinearSVC on {name:<14} {np.mean(figures[name]):.4f} ± {np.std(figures[name]):.4f}", flush=True)
+    return float(np.mean(figures["hidden"])), float(np.mean(figures["raw features"]))
+
+
+def third_level(folder: Path) -> Any:
+    """Return the level-3 labels of the items of the shards, in their order."""
+    training, _ = real_data.products()
+    by_id = training.set_index(training["ID"].astype(str))["lvl3"]
+    ids = pa.chunked_array([part.cast(pa.string()) for part in shards.read_item_ids(folder)])
+    return by_id.loc[ids.to_pylist()].to_numpy(dtype=str)
+
+
+def hidden_of(hidden: Callable[[Inputs], Any], items: shards.LabelledItems) -> Any:
+    """Return the output of the hidden layer, (n, n_hidden), of several members side by side."""
+    rows = [slice(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
+    return np.concatenate([hidden(Inputs(items.tag_index[part], items.features[part])) for part in rows])
+
+
+def tenth(n: int, seed: int) -> Any:
+    """Return a tenth of the rows, drawn at random."""
+    return np.random.default_rng(seed).permutation(n)[: n // 10]
+
+
+def f1_of(seen: Any, unseen: Any, labels: Any, given: Any, rows: Any) -> float:
+    """Return the weighted F1 of LinearSVC that learns from these rows."""
+    found = LinearSVC().fit(seen[rows], labels[rows]).predict(unseen)
+    return float(f1_score(given, found, average="weighted", zero_division=0))
