@@ -196,3 +196,36 @@ def test_sums_over_rows_columns_and_all_are_those_of_numpy():
             for one, other in zip(found, expected, strict=True):
                 assert one.dtype == np.float32
                 np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scatters", [False, True])
+def test_without_a_compiler_a_sparse_product_is_the_same(scatters):
+    its = symbolic.engine("theano")
+    from pipeline.ops.theano_rows import SparseProduct
+
+    lines = [variable(name, "int32", 1) for name in ("indices", "indptr")]
+    dense = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+    node = SparseProduct(scatters=scatters).make_node(
+        variable("data", ndim=1), *lines, variable("n_rows", "int32", 0), its.shared(dense, "dense")
+    )
+    # Line 0 holds 10 at place 2, line 1 nothing, line 2 holds 100 at place 0.
+    values = [np.array([10, 100], np.float32), np.array([2, 0], np.int32), np.array([0, 1, 1, 2], np.int32)]
+    outputs = [[None]]
+    node.op.perform(node, [*values, np.int32(3), dense], outputs)
+    expected = [[500, 600], [0, 0], [10, 20]] if scatters else [[50, 60], [0, 0], [100, 200]]
+    assert outputs[0][0].tolist() == expected
+    compiled_one, _ = compiled(node.inputs[:4], [node.outputs[0]])
+    assert compiled_one(*values, np.int32(3))[0].tolist() == expected
+
+
+def test_the_bytes_of_a_sum_do_not_hang_on_the_address():
+    x = variable("x")
+    function, used = compiled([x], [symbolic.engine("theano").sum(x), symbolic.engine("theano").sum(x, axis=1)])
+    assert used == {"PlainSum"}
+    values = np.random.default_rng(4).random(1000, np.float32)
+    found = set()
+    for offset in range(16):
+        memory = np.zeros(1016, np.float32)
+        memory[offset : offset + 1000] = values
+        found.add(b"".join(part.tobytes() for part in function(memory[offset : offset + 1000].reshape(10, 100))))
+    assert len(found) == 1

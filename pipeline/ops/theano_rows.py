@@ -12,7 +12,14 @@ from theano.tensor.subtensor import AdvancedIncSubtensor1
 
 VERSION = zlib.crc32(Path(__file__).read_bytes())  # what was compiled of another state of this file is not taken
 # None of these changes a value. Not -ffast-math: it would lose NaN, by which divergence is found, and the exponential.
-VECTORISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+# Nor may a loop begin with single elements until an address is even: the order of a sum would hang on the address.
+VECTORISE = [
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "--param=vect-max-peeling-for-alignment=0",
+]
 
 
 class AddRows(AdvancedIncSubtensor1):  # type: ignore[misc]  # Theano has no types

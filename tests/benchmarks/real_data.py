@@ -97,7 +97,7 @@ class Run:
         return np.stack([np.array(path, dtype=str) for path in self.scores.loc[ids, "path"]])
 
 
-def run_job(name: str, root: Path, flags: Sequence[str], *, workers: int = 4) -> Run:
+def run_job(name: str, root: Path, flags: Sequence[str], *, workers: int = 3) -> Run:
     """Run the job with the settings of a data set and these flags; several members are trained side by side."""
     luigi = Path(sys.executable).with_name("luigi")
     command = [str(luigi), "--module", "tasks", "ScoreCatalog", "--storage-root", str(root), *flags]
