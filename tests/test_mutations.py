@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -102,6 +105,37 @@ def test_a_mutation_with_a_right_checksum_loads_or_is_told(saved, tmp_path, n_mu
             except PipelineError:  # a weight that is no number, for instance
                 continue
     assert min(outcomes.values()) > n_mutations // 20, outcomes
+
+
+RAW = """
+import sys
+from pathlib import Path
+import numpy as np
+from pipeline import container
+from pipeline.errors import ModelError
+from pipeline.model import load_model
+from test_mutations import mutate
+
+saved, path, rng = Path(sys.argv[1]).read_bytes()[container.HEADER :], Path(sys.argv[2]), np.random.default_rng(3)
+for _ in range(int(sys.argv[3])):
+    path.write_bytes(bytes(container.HEADER) + mutate(saved, rng))
+    with path.open("r+b") as stream:
+        stream.write(container._header(container.VERSION, *container._digest(path)))
+    try:
+        load_model(path)
+    except ModelError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("n_mutations", [pytest.param(150, id="150"), LONG])
+def test_bytes_of_hdf5_that_changed_under_a_right_checksum_load_or_are_told(saved, tmp_path, n_mutations):
+    """In a process of its own: it is libhdf5 that might crash or hang."""
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    command = [sys.executable, "-c", RAW, str(saved), str(tmp_path / "model.h5"), str(n_mutations)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60 + n_mutations // 5)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_planted_pickle_runs(saved, tmp_path):
