@@ -34,6 +34,9 @@ from pipeline.network import Network
 from pipeline.ops.symbolic import Engine, Variable
 from pipeline.progress import Progress
 
+# Settings that bear on nothing here: the weights that training started from stand in the identity themselves.
+WITHOUT_EFFECT = {"prefetch", "members", "refresh", "warm_start"}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -102,7 +105,7 @@ def identity_of(
         {
             "weights": sha256.hexdigest(),
             "network": network.config.to_json(),
-            "settings": settings.model_dump(mode="json", exclude={"prefetch"}),
+            "settings": settings.model_dump(mode="json", exclude=WITHOUT_EFFECT),
             "items": [len(training), 0 if validation is None else len(validation)],
             "versions": [engine.name, engine.version, np.__version__],
         }

@@ -306,6 +306,12 @@ class Settings(Section):
             raise ValueError("training.level_weights: all are 0; there is nothing to learn")
         if weights and len(weights) != len(self.catalog.levels):
             raise ValueError(f"training.level_weights: {len(weights)} weights for {len(self.catalog.levels)} levels")
+        if self.network.norm == "batch" and self.training.batch_size == 1:
+            raise ValueError("network.norm: batch needs more than one item in a step; raise [training] batch_size")
+        if len(self.catalog.levels) == 1:
+            for name in ("label_feedback", "parent_mask"):
+                if getattr(self.network, name):
+                    raise ValueError(f"network.{name}: does nothing with one level; switch it off")
         return self
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config_types import FilePath, Section, Weights
 
-Refresh = Annotated[str, Field(pattern=r"^(changed|pinned|[1-9][0-9]{0,3} days?)$")]
+
+def _check_refresh(value: str) -> str:
+    """Return the value. Raises ValueError for what says no time to train."""
+    if re.fullmatch(r"changed|pinned|[1-9][0-9]{0,3} days?", value) is None:
+        raise ValueError("is none of changed, pinned and a number of days such as `7 days`")
+    return value
+
+
+Refresh = Annotated[str, AfterValidator(_check_refresh)]
 
 
 class NetworkSettings(Section):

@@ -98,6 +98,8 @@ def fit(
     n_levels = len(network.config.n_classes)
     if settings.level_weights and len(settings.level_weights) != n_levels:
         raise TrainingError(f"[training] level_weights has {len(settings.level_weights)} weights for {n_levels} levels")
+    if network.config.norm == "batch" and min(settings.batch_size, len(training)) == 1:
+        raise TrainingError("[network] norm = batch: a batch of one item has no variance, and nothing would be learned")
     engine = symbolic.engine(settings.engine)
     if settings.compile_mode == "fast_run":
         progress.note(f"{engine.name} compiles: first compile takes about a minute, later ones seconds")

@@ -151,7 +151,8 @@ def _trained(settings: Settings, inputs: Mapping[str, tuple[Input, ...]], *, sta
     prints["features"] = _stage(settings, "features", prints)
     starts: list[str | None] = [file.digest or "" for file in inputs.get("start", ())] or [start]
     for number, name in enumerate(member_names(settings), start=1):
-        more = {"start": starts[0]} if starts != [None] else {}
+        # Which member of an earlier ensemble a network starts from hangs on its number, beside its seed.
+        more = {"start": starts[0], **({"member": str(number)} if number > 1 else {})} if starts != [None] else {}
         prints[name] = _stage(of_member(settings, number), "train", prints | more, *more)
     prints["export"] = _stage(settings, "export", prints)
     return prints

@@ -107,8 +107,9 @@ def warm_start(
     old = parameters.flatten(before)
     weights, n_taken, fresh = {}, 0, []
     for name, first in parameters.flatten(network).items():
-        axes, old_axes = now.axes(name, network), then.axes(name, before)
-        weights[name], n = (first, 0) if name not in old else moved(first, old[name], axes, old_axes)
+        weights[name], n = first, 0
+        if name in old:  # A level more has a head that the earlier taxonomy knows nothing of.
+            weights[name], n = moved(first, old[name], now.axes(name, network), then.axes(name, before))
         n_taken += n
         if not n:
             fresh.append(name)

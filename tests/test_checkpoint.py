@@ -122,7 +122,8 @@ def test_a_file_of_another_training_is_told_and_training_starts_afresh(tmp_path)
         assert "belongs to other settings, items or versions and is not used" in notes.notes[0]
         assert values(result) == values(trained(settings, first=first))
     notes = Notes()
-    trained(quick(epochs=1, prefetch=0), path, first=network(seed=4), progress=notes)
+    elsewhere = {"prefetch": 0, "members": 3, "refresh": "7 days", "warm_start": "moved.h5"}
+    trained(quick(epochs=1, **elsewhere), path, first=network(seed=4), progress=notes)
     assert notes.notes == [f"goes on after epoch 1, from {path}"]
 
 

@@ -277,6 +277,13 @@ def test_examples_that_do_not_fit_are_an_error_before_the_compile():
         fit(network(), make_examples(), None, quick(level_weights=(1, 1, 1)))
 
 
+def test_batches_of_one_item_are_refused_with_batch_norm():
+    normed = FeedbackNetwork.initialise(dataclasses.replace(CONFIG, norm="batch"), np.random.default_rng(0))
+    for examples, settings in ((make_examples(), quick(batch_size=1)), (make_examples().take([0]), quick())):
+        with pytest.raises(TrainingError, match="a batch of one item has no variance"):
+            fit(normed, examples, None, settings)
+
+
 @every_engine
 def test_an_infinite_feature_stops_training_in_its_step(engine):
     examples = make_examples()

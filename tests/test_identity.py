@@ -156,6 +156,14 @@ def test_a_member_is_the_same_in_an_ensemble_of_any_size(items):
     assert len({one["export"], two["export"], three["export"]}) == 3
 
 
+def test_a_second_member_that_starts_from_a_model_is_not_a_first_one_of_its_seed(items):
+    second = of_member(settings_of(items, training={"members": 2}), 2).training.seed
+    for choice, the_same in ((Choice(), True), (Choice(start="m0"), False)):
+        two = identify(settings_of(items, training={"members": 2}), digest, choice).fingerprints["train_2"]
+        alone = identify(settings_of(items, training={"seed": second}), digest, choice).fingerprints["train"]
+        assert (two == alone) == the_same
+
+
 def test_neighbouring_seeds_share_no_member(items):
     seeds = [of_member(settings_of(items, training={"seed": seed}), n) for seed in (7, 8, 9) for n in (1, 2, 3)]
     assert len({settings.training.seed for settings in seeds}) == 9

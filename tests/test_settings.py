@@ -134,6 +134,23 @@ def test_a_mistake_ends_with_40_and_one_line(tmp_path, text, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"network": {"norm": "batch"}, "training": {"batch_size": "1"}}, "norm: batch needs more than one item"),
+        ({"network": {"label_feedback": "true"}, "catalog": {"levels": "genre"}}, "label_feedback: does nothing with"),
+        ({"network": {"parent_mask": "true"}, "catalog": {"levels": "genre"}}, "parent_mask: does nothing with one"),
+        ({"training": {"refresh": "7"}}, "[training] refresh = 7: is none of changed, pinned and a number of days"),
+        ({"training": {"refresh": "weekly"}}, "refresh = weekly: is none of changed, pinned and a number of days such"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_told_in_one_line(sections, message):
+    with pytest.raises(SettingsError) as error:
+        make_settings(sections)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_a_settings_file_that_is_not_there_is_refused(tmp_path):
     done = load(tmp_path, LUIGI_CONFIG_PATH="/no/such.cfg")
     assert done.returncode == 40

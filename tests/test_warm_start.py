@@ -92,6 +92,20 @@ def test_the_wide_path_is_matched_by_feature_and_class():
             assert found.wide.weight[row, column] == (expected if known else first.wide.weight[row, column])
 
 
+@pytest.mark.parametrize("parts", [{}, {"label_feedback": True}], ids=["plain", "label-feedback"])
+def test_a_level_more_starts_afresh_below_levels_that_keep_their_weights(parts):
+    model, transform = make_model(), make_model().transform
+    deeper = Taxonomy.of(
+        ("genre", "theme", "mood"), [(*path, mood) for path in TAXONOMY.classes[1] if "-" not in path for mood in "ab"]
+    )
+    old, first = (drawn(transform, y, seed=s, **parts) for y, s in ((TAXONOMY, 1), (deeper, 2)))
+    found = warm_start(first, replace(model, network=old), transform=transform, taxonomy=deeper)
+    np.testing.assert_array_equal(found.tags.weight, old.tags.weight)
+    np.testing.assert_array_equal(found.heads[2].weight, first.heads[2].weight)
+    war = deeper.classes[1].index(("Drama", "War")), TAXONOMY.classes[1].index(("Drama", "War"))
+    np.testing.assert_array_equal(found.heads[1].weight[:, war[0]], old.heads[1].weight[:, war[1]])
+
+
 def test_a_hash_bucket_keeps_its_weights_only_under_the_same_hash():
     model = make_model()
     names, same = feature_identities(model.transform), feature_identities(grown_transform())
