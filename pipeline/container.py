@@ -54,7 +54,8 @@ def open_verified(path: Path) -> Iterator[tuple[h5py.File, str]]:
     digest = verify(path)
     try:
         with h5py.File(path, "r") as file:
-            _check_objects(file, n_bytes=path.stat().st_size)
+            # Version 1 has strings in attributes.
+            _check_objects(file, n_bytes=path.stat().st_size, strings=version_of(path) == 1)
             yield file, digest
     except (PipelineError, ArithmeticError, AttributeError, LookupError, MemoryError) as error:
         raise ModelError(_placed(path, error)) from error
@@ -144,12 +145,17 @@ def _placed(path: Path, error: Exception) -> str:
     )
 
 
-def _check_objects(file: h5py.File, *, n_bytes: int) -> None:
-    """Raise ModelError unless all is hard links to plain arrays that declare at most the bytes of the file."""
+def _check_objects(file: h5py.File, *, n_bytes: int, strings: bool) -> None:
+    """Raise ModelError unless all is hard links to plain arrays that declare at most the bytes of the file.
+
+    Nor may an attribute be a string of any length, unless `strings`: a damaged heap of strings makes libhdf5 hang.
+    """
     waiting: list[tuple[h5py.Group, int]] = [(file, 0)]
     declared = n_objects = 0
     while waiting:
         group, depth = waiting.pop()
+        if not strings and any(group.attrs.get_id(name).dtype.hasobject for name in group.attrs):
+            raise ModelError(f"{group.name} has an attribute that is a string of any length; {REMEDY}")
         for name in group:
             place = f"{group.name.rstrip('/')}/{name}"
             n_objects += 1

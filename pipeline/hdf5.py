@@ -78,8 +78,9 @@ def read_group(group: Any, name: str) -> Any:
 
 
 def write_facts(group: Any, facts: Any) -> None:
-    """Write JSON-able facts as the attribute `facts`, keys sorted."""
-    group.attrs["facts"] = json.dumps(facts, sort_keys=True, ensure_ascii=False)
+    """Write JSON-able facts as the attribute `facts`, keys sorted; less than 64 KB, which an attribute may have."""
+    # Bytes of a fixed length: a string would lie in the heap of the file, in which damage makes libhdf5 hang.
+    group.attrs["facts"] = np.bytes_(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode())
 
 
 def read_facts(group: Any) -> Any:
