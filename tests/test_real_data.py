@@ -15,6 +15,12 @@ QUICK = (
     "256",
     "--training-members",
     "1",
+    "--training-optimizer",
+    "adam",
+    "--training-loss",
+    "nll",
+    "--network-wide",  # one of the large tables less
+    "false",
 )
 
 
