@@ -108,3 +108,11 @@ class TrainingSettings(Section):
     )
     seed: int = Field(7, ge=0, description="seed of initial weights, order and dropout")
     prefetch: int = Field(4, ge=0, description="batches made ready in advance; does not change results")
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> TrainingSettings:
+        if self.warm_up > self.epochs:
+            raise ValueError(
+                f"warm_up: {self.warm_up:g} is more than all {self.epochs} epochs; it counts epochs, no steps"
+            )
+        return self

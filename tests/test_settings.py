@@ -140,6 +140,7 @@ def test_a_mistake_ends_with_40_and_one_line(tmp_path, text, message):
         ({"network": {"norm": "batch"}, "training": {"batch_size": "1"}}, "norm: batch needs more than one item"),
         ({"network": {"label_feedback": "true"}, "catalog": {"levels": "genre"}}, "label_feedback: does nothing with"),
         ({"network": {"parent_mask": "true"}, "catalog": {"levels": "genre"}}, "parent_mask: does nothing with one"),
+        ({"training": {"warm_up": "500"}}, "[training] warm_up: 500 is more than all 60 epochs; it counts epochs"),
         ({"training": {"refresh": "7"}}, "[training] refresh = 7: is none of changed, pinned and a number of days"),
         ({"training": {"refresh": "weekly"}}, "refresh = weekly: is none of changed, pinned and a number of days such"),
     ],
