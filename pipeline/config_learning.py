@@ -113,6 +113,6 @@ class TrainingSettings(Section):
     def _warm_up_ends(self) -> TrainingSettings:
         if self.warm_up > self.epochs:
             raise ValueError(
-                f"warm_up: {self.warm_up:g} is more than all {self.epochs} epochs; it counts epochs, no steps"
+                f"warm_up: {self.warm_up:g} is more than all {self.epochs} epochs; it counts epochs, not steps"
             )
         return self
