@@ -23,7 +23,8 @@ Refresh = Annotated[str, AfterValidator(_check_refresh)]
 class NetworkSettings(Section):
     """What the network is made of."""
 
-    hidden: int = Field(64, ge=1, le=65_536, description="units of the hidden layer and of the state")
+    # LayerNorm brings a single unit to 0 whatever it reads, and nothing would be learned.
+    hidden: int = Field(64, ge=2, le=65_536, description="units of the hidden layer and of the state")
     kind: Literal["feedback", "single_shot"] = Field(
         "feedback", description="feedback: a GRU stepped once a level; single_shot: every level from the hidden layer"
     )
@@ -113,6 +114,6 @@ class TrainingSettings(Section):
     def _warm_up_ends(self) -> TrainingSettings:
         if self.warm_up > self.epochs:
             raise ValueError(
-                f"warm_up: {self.warm_up:g} is more than all {self.epochs} epochs; it counts epochs, no steps"
+                f"warm_up: {self.warm_up:g} is more than all {self.epochs} epochs; it counts epochs, not steps"
             )
         return self

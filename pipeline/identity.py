@@ -4,6 +4,7 @@
     features  [features], clean
     train     [network], [training], the engine's name, features, the weights to start from
     train_2   the same with another seed: the second member of an ensemble, of which `train` is the first
+              (and its number, where it starts from the weights of a model)
     export    clean, features, train of every member
     score     [scoring], export, the clean items that are scored
     plan      all of these settings and digests; with the date it names the plan of a run
