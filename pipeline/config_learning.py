@@ -23,7 +23,8 @@ Refresh = Annotated[str, AfterValidator(_check_refresh)]
 class NetworkSettings(Section):
     """What the network is made of."""
 
-    hidden: int = Field(64, ge=1, le=65_536, description="units of the hidden layer and of the state")
+    # LayerNorm brings a single unit to 0 whatever it reads, and nothing would be learned.
+    hidden: int = Field(64, ge=2, le=65_536, description="units of the hidden layer and of the state")
     kind: Literal["feedback", "single_shot"] = Field(
         "feedback", description="feedback: a GRU stepped once a level; single_shot: every level from the hidden layer"
     )
@@ -108,3 +109,11 @@ class TrainingSettings(Section):
     )
     seed: int = Field(7, ge=0, description="seed of initial weights, order and dropout")
     prefetch: int = Field(4, ge=0, description="batches made ready in advance; does not change results")
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> TrainingSettings:
+        if self.warm_up > self.epochs:
+            raise ValueError(
+                f"warm_up: {self.warm_up:g} is more than all {self.epochs} epochs; it counts epochs, not steps"
+            )
+        return self

@@ -17,17 +17,18 @@ from pipeline.batches import Batch, Loader
 from pipeline.checkpoint import Checkpoint, identity_of
 from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
-from pipeline.examples import Source, Tagged, survey
+from pipeline.examples import Source
 from pipeline.graph import TrainingStep, compile_step
-from pipeline.history import Epoch, best_epoch, evaluate, should_stop
+from pipeline.history import Epoch, best_epoch, evaluate, facts_of, should_stop
 from pipeline.keeping import Kept, Weights
 from pipeline.network import Network, NetworkConfig
 from pipeline.objective import Goal, Loss, make_objective
 from pipeline.ops import symbolic
 from pipeline.optimizer import ChangeGradients
 from pipeline.prefetch import Timed, prefetched
+from pipeline.preparation import prepare
 from pipeline.progress import SILENT, Progress
-from pipeline.schedule import learning_rate
+from pipeline.schedule import rate_of
 from pipeline.taxonomy import Taxonomy
 
 
@@ -41,6 +42,8 @@ class FitResult:
     engine: str  # name and version
     compile_seconds: float
     seconds: float  # compile included
+    n_training: int  # items that were trained on
+    n_validation: int  # items that every epoch was measured by
 
 
 def fit(
@@ -80,37 +83,18 @@ def fit(
     settings = TrainingSettings() if settings is None else settings
     started = time.monotonic()
     network = parameters.cast(network, "float32")
-    there = survey(training, network.config, tagged_only=settings.tagged_only)
-    if validation is not None:
-        n_held_out = survey(validation, network.config, tagged_only=settings.tagged_only).n_items
-        validation = Tagged(validation, n_held_out) if settings.tagged_only else validation
-    if settings.tagged_only:
-        training = Tagged(training, there.n_items)
-    if not len(training):
-        raise TrainingError(
-            "there is no labelled item to train on; label some items, or lower [clean] validation_share"
-            + (", or set [training] tagged_only = false" if settings.tagged_only else "")
-        )
-    if validation is not None and not len(validation):
-        validation = None
-    if validation is None:
-        progress.note(f"no validation items: training runs all {settings.epochs} epochs and keeps the last weights")
-    n_levels = len(network.config.n_classes)
-    if settings.level_weights and len(settings.level_weights) != n_levels:
-        raise TrainingError(f"[training] level_weights has {len(settings.level_weights)} weights for {n_levels} levels")
-    if network.config.norm == "batch" and min(settings.batch_size, len(training)) == 1:
-        raise TrainingError("[network] norm = batch: a batch of one item has no variance, and nothing would be learned")
+    parts = prepare(network.config, training, validation, settings, progress)
     engine = symbolic.engine(settings.engine)
     if settings.compile_mode == "fast_run":
         progress.note(f"{engine.name} compiles: first compile takes about a minute, later ones seconds")
-    objective = make_objective(settings, there.class_counts, loss=loss)
+    objective = make_objective(settings, parts.class_counts, loss=loss)
     step = compile_step(engine, network, settings, objective=objective, change_gradients=change_gradients)
     compiled = time.monotonic()
     with threadpool_limits(1):
         at = None
         if checkpoint is not None:
-            at = Checkpoint(checkpoint, identity_of(network, training, validation, settings, engine))
-        kept = _run(step, objective, training, validation, settings, taxonomy, at, progress)
+            at = Checkpoint(checkpoint, identity_of(network, parts.training, parts.validation, settings, engine))
+        kept = _run(step, objective, parts.training, parts.validation, settings, taxonomy, at, progress)
     return FitResult(
         network=parameters.fill(step.blank, kept.best),
         history=kept.history,
@@ -118,6 +102,8 @@ def fit(
         engine=f"{engine.name} {engine.version}",
         compile_seconds=compiled - started,
         seconds=time.monotonic() - started,
+        n_training=len(parts.training),
+        n_validation=0 if parts.validation is None else len(parts.validation),
     )
 
 
@@ -215,17 +201,6 @@ def run_epoch(
     return Ran(total / n_items, (n_items - not_timed) / seconds, batches.seconds / seconds)
 
 
-def rate_of(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:
-    """Return the step size of a step, counted from 0 over all epochs."""
-    return learning_rate(
-        step,
-        highest=settings.learning_rate,
-        n_steps=settings.epochs * steps_per_epoch,
-        n_warm_up=settings.warm_up * steps_per_epoch,
-        cosine=settings.schedule == "cosine",
-    )
-
-
 def check_finite(weights: Weights, epoch: int, step: int) -> None:
     """Raise TrainingError where a parameter holds a value that is not finite."""
     for name, value in weights.items():
@@ -239,12 +214,3 @@ def diverged(epoch: int, step: int, what: str) -> TrainingError:
         f"training diverged in epoch {epoch}, step {step}: {what}; lower [training] learning_rate, "
         "set clip_norm above 0, and look for infinite or huge values in the features"
     )
-
-
-def facts_of(epoch: Epoch) -> dict[str, object]:
-    """Return what a person wants to see of an epoch while it runs."""
-    facts: dict[str, object] = {"loss": epoch.loss, "items_per_second": epoch.items_per_second}
-    if epoch.validation is not None:
-        facts["validation_loss"] = epoch.validation.loss
-        facts["accuracy"] = " ".join(f"{accuracy:.2f}" for accuracy in epoch.validation.accuracy)
-    return facts

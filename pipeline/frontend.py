@@ -20,9 +20,9 @@ from pipeline.config_learning import NetworkSettings
 from pipeline.digests import sha256_of
 from pipeline.errors import CatalogError, SettingsError
 from pipeline.examples import Examples
-from pipeline.identity import member_names, of_member
 from pipeline.inputs import LAST, input_paths
 from pipeline.labels import check_labels
+from pipeline.members import member_names, of_member
 from pipeline.model import Model, load_model
 from pipeline.progress import SILENT, Progress
 

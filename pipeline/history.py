@@ -121,6 +121,15 @@ def rows(history: Sequence[Epoch], levels: Sequence[str]) -> list[dict[str, Any]
     return table
 
 
+def facts_of(epoch: Epoch) -> dict[str, object]:
+    """Return what a person wants to see of an epoch while it runs."""
+    facts: dict[str, object] = {"loss": epoch.loss, "items_per_second": epoch.items_per_second}
+    if epoch.validation is not None:
+        facts["validation_loss"] = epoch.validation.loss
+        facts["accuracy"] = " ".join(f"{accuracy:.2f}" for accuracy in epoch.validation.accuracy)
+    return facts
+
+
 def write_history(path: Path, history: Sequence[Epoch], levels: Sequence[str]) -> None:
     """Write history.csv; a value that does not exist is an empty field."""
     table = rows(history, levels)

@@ -4,6 +4,7 @@
     features  [features], clean
     train     [network], [training], the engine's name, features, the weights to start from
     train_2   the same with another seed: the second member of an ensemble, of which `train` is the first
+              (and its number, where it starts from the weights of a model)
     export    [export], clean, features, train of every member
     score     [scoring], export, the clean items that are scored
     plan      all of these settings and digests; with the date it names the plan of a run
@@ -32,6 +33,7 @@ from pipeline.config_learning import TrainingSettings
 from pipeline.digests import fingerprint
 from pipeline.errors import SettingsError
 from pipeline.inputs import LAST, NAMED_BY, Role, extensions, input_paths
+from pipeline.members import member_names, of_member
 from pipeline.refresh import TRAINS, Choice
 
 # Raise the number of a stage when its code gives other results for the same settings and inputs;
@@ -65,8 +67,6 @@ WITHOUT_EFFECT = {"prefetch"}
 PLANNED = {"members", "refresh"}
 # Files that say how a model is made, and are not what it is made of.
 RULES = {"taxonomy", "aliases", "stop_list"}
-# Between the seeds of two members: ensembles of neighbouring seeds share no member.
-SEED_STEP = 1_000_003
 # Settings of [clean] that only say what may go on from there.
 DRIFT = {"max_unseen_share", "max_tag_distance", "max_label_distance", "max_row_change", "accept_drift"}
 
@@ -163,27 +163,6 @@ def _stage(settings: Settings, stage: str, prints: Mapping[str, str | None], *mo
     upstreams = {name: prints[name] for name in (*upstreams_of(settings, stage), *more)}
     parts = {"settings": significant(settings, stage), "upstreams": upstreams}
     return fingerprint({"stage": stage, "version": STAGE_VERSIONS[stage], **parts})
-
-
-def member_names(settings: Settings) -> tuple[str, ...]:
-    """Return what the fingerprints of the trained members are called.
-
-    >>> member_names(Settings(training={"members": 3}))
-    ('train', 'train_2', 'train_3')
-    """
-    return tuple(member_name(number) for number in range(1, settings.training.members + 1))
-
-
-def member_name(number: int) -> str:
-    """Return what the fingerprint of a member is called; the first is the single network of the same settings."""
-    return "train" if number == 1 else f"train_{number}"
-
-
-def of_member(settings: Settings, number: int) -> Settings:
-    """Return the settings by which a member is trained: the first as a single network, the others from other seeds."""
-    seed = settings.training.seed + (number - 1) * SEED_STEP
-    training = settings.training.model_copy(update={"seed": seed})
-    return settings.model_copy(update={"training": training})
 
 
 def upstreams_of(settings: Settings, stage: str) -> tuple[str, ...]:

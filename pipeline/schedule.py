@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import math
 
+from pipeline.config_learning import TrainingSettings
+
+
+def rate_of(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:
+    """Return the step size of a step, counted from 0 over all epochs."""
+    return learning_rate(
+        step,
+        highest=settings.learning_rate,
+        n_steps=settings.epochs * steps_per_epoch,
+        n_warm_up=settings.warm_up * steps_per_epoch,
+        cosine=settings.schedule == "cosine",
+    )
+
 
 def learning_rate(step: int, *, highest: float, n_steps: int, n_warm_up: float = 0.0, cosine: bool = False) -> float:
     """Return the step size of step `step` (from 0) of n_steps.

@@ -87,8 +87,8 @@ def train(
         "best_epoch": result.best_epoch,
         "n_epochs": len(result.history),
         "n_parameters": parameters.count(result.network),
-        "n_training_items": len(data.train),
-        "n_validation_items": len(data.validation),
+        "n_training_items": result.n_training,
+        "n_validation_items": result.n_validation,
         "compile_seconds": round(result.compile_seconds, 3),
         "seconds": round(result.seconds, 3),
     }

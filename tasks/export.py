@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.identity import member_names
+from pipeline.members import member_names
 from tasks.clean import CleanTags
 from tasks.features import BuildFeatures
 from tasks.plan import PlanRun

@@ -9,7 +9,7 @@ import luigi
 
 from pipeline import artifacts
 from pipeline.config import Settings
-from pipeline.identity import member_name, of_member
+from pipeline.members import member_name, of_member
 from tasks.clean import CleanTags
 from tasks.features import BuildFeatures
 from tasks.plan import PlanRun, PublishedModel

@@ -42,6 +42,7 @@ WITHOUT_EFFECT = {
     "pipeline.frontend",
     "pipeline.identity",
     "pipeline.locks",
+    "pipeline.members",
     "pipeline.pointers",
     "pipeline.progress",
     "pipeline.refresh",

@@ -231,6 +231,7 @@ def test_items_without_tags_are_left_out_on_request():
         for training, tagged_only in ((examples, False), (examples, True), (tagged, False))
     )
     assert values(without) == values(alone) != values(with_all)
+    assert (without.n_training, without.n_validation, with_all.n_training) == (90, 90, 120)
     assert without.history[0].validation == alone.history[0].validation
     with pytest.raises(
         TrainingError, match=r"no labelled item to train on; .* or set \[training\] tagged_only = false"

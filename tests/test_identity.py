@@ -9,8 +9,9 @@ import stage_code
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
 from pipeline.errors import SettingsError
-from pipeline.identity import STAGE_VERSIONS, Identity, engine_name, identify, of_member
+from pipeline.identity import STAGE_VERSIONS, Identity, engine_name, identify
 from pipeline.inputs import expand
+from pipeline.members import of_member
 from pipeline.refresh import Choice
 
 STAGES = ["clean", "features", "train", "export", "score"]

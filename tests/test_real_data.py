@@ -1,4 +1,4 @@
-"""The job on three real catalogs, each with its file of tests/settings, in a few epochs."""
+"""The job on three real catalogs, each with its file of tests/settings, in one epoch."""
 
 from pathlib import Path
 
@@ -8,13 +8,19 @@ import pytest
 SETTINGS = Path(__file__).parent / "settings"
 QUICK = (
     "--training-epochs",
-    "2",
+    "1",
     "--training-compile-mode",
     "fast_compile",
     "--training-batch-size",
     "256",
     "--training-members",
     "1",
+    "--training-optimizer",
+    "adam",
+    "--training-loss",
+    "nll",
+    "--network-wide",  # one of the large tables less
+    "false",
 )
 
 

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config_learning import TrainingSettings
-from pipeline.fitting import rate_of
-from pipeline.schedule import learning_rate
+from pipeline.schedule import learning_rate, rate_of
 
 
 def test_a_constant_rate_stays():

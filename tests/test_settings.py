@@ -140,11 +140,13 @@ def test_a_mistake_ends_with_40_and_one_line(tmp_path, text, message):
         ({"network": {"norm": "batch"}, "training": {"batch_size": "1"}}, "norm: batch needs more than one item"),
         ({"network": {"label_feedback": "true"}, "catalog": {"levels": "genre"}}, "label_feedback: does nothing with"),
         ({"network": {"parent_mask": "true"}, "catalog": {"levels": "genre"}}, "parent_mask: does nothing with one"),
+        ({"network": {"hidden": "1"}}, "[network] hidden = 1: Input should be greater than or equal to 2"),
+        ({"training": {"warm_up": "500"}}, "[training] warm_up: 500 is more than all 60 epochs; it counts epochs"),
         ({"training": {"refresh": "7"}}, "[training] refresh = 7: is none of changed, pinned and a number of days"),
         ({"training": {"refresh": "weekly"}}, "refresh = weekly: is none of changed, pinned and a number of days such"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told_in_one_line(sections, message):
+def test_settings_that_could_only_go_wrong_are_told_in_one_line(sections, message):
     with pytest.raises(SettingsError) as error:
         make_settings(sections)
     assert message in str(error.value)

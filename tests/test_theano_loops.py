@@ -10,7 +10,7 @@ from pipeline.ops import symbolic
 
 pytestmark = pytest.mark.skipif(find_spec("theano") is None, reason="these loops are Theano's")
 
-LOOPS = {"AddRows", "CrossEntropy", "Elementwise", "PlainSum", "SparseProduct"}
+LOOPS = {"AddRows", "CrossEntropy", "Elementwise", "PlainSum", "SparseProduct", "TakeRows"}
 
 
 def compiled(inputs, outputs, **options):
@@ -131,6 +131,24 @@ def test_the_exponential_is_right_over_all_of_float32():
     np.testing.assert_allclose(function(values)[0], np.exp(values.astype(np.float64)), rtol=2e-7)
     edges = function(np.array([[-1e30, -90, 0, 89, 1e30, np.inf, -np.inf, np.nan]], np.float32))[0][0]
     np.testing.assert_array_equal(edges, [0, 0, 1, np.inf, np.inf, np.inf, 0, np.nan])
+
+
+def test_rows_are_taken_and_an_index_outside_is_an_error():
+    its = symbolic.engine("theano")
+    table, index = variable("table"), variable("index", "int32", 1)
+    take, used = compiled([table, index], [its.rows(table, index)])
+    assert used == {"TakeRows"}
+    for values in (
+        np.arange(300, dtype=np.float32).reshape(100, 3),
+        np.arange(300, dtype=np.float32).reshape(3, 100).T,
+    ):
+        places = np.append(np.arange(99, -1, -1), -1).astype(np.int32)
+        np.testing.assert_array_equal(take(values, places)[0], values[places])
+        np.testing.assert_array_equal(take(values, places[::2])[0], values[places[::2]])
+    assert take(values, places[:0])[0].shape == (0, 3)
+    for wrong in (100, -101):
+        with pytest.raises(IndexError, match="leaves a table of 100 rows"):
+            take(values, np.array([0, wrong], np.int32))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

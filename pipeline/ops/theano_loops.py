@@ -15,20 +15,22 @@ from theano.compile import optdb
 from theano.sparse.basic import CSM, StructuredDot, Transpose, csm_properties
 from theano.tensor.elemwise import Elemwise, Sum
 from theano.tensor.nnet.nnet import CrossentropySoftmaxArgmax1HotWithBias
-from theano.tensor.subtensor import AdvancedIncSubtensor1
+from theano.tensor.subtensor import AdvancedIncSubtensor1, AdvancedSubtensor1
 
 from pipeline.ops.theano_elements import CrossEntropy, Elementwise, PlainSum
-from pipeline.ops.theano_rows import AddRows, SparseProduct
+from pipeline.ops.theano_rows import AddRows, SparseProduct, TakeRows
 
 FLOATS = ("float32", "float64")
 
 
 @gof.local_optimizer(  # type: ignore[untyped-decorator]
-    [AdvancedIncSubtensor1, CrossentropySoftmaxArgmax1HotWithBias, Elemwise, StructuredDot, Sum]
+    [AdvancedIncSubtensor1, AdvancedSubtensor1, CrossentropySoftmaxArgmax1HotWithBias, Elemwise, StructuredDot, Sum]
 )
 def take_own_loops(node: Any) -> Any:
     """Return the outputs of the same operation with the loops above; False leaves the node as it is."""
     kind, result = type(node.op), node.outputs[0]
+    if kind is AdvancedSubtensor1 and result.broadcastable == (False, False) and result.dtype in FLOATS:
+        return TakeRows().make_node(*node.inputs).outputs
     if kind is Sum:
         return plain_sum(node)
     if kind is StructuredDot:

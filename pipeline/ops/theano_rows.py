@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy import sparse
 from theano import gof
-from theano.tensor.subtensor import AdvancedIncSubtensor1
+from theano.tensor.subtensor import AdvancedIncSubtensor1, AdvancedSubtensor1
 
 VERSION = zlib.crc32(Path(__file__).read_bytes())  # what was compiled of another state of this file is not taken
 # None of these changes a value. Not -ffast-math: it would lose NaN, by which divergence is found, and the exponential.
@@ -73,6 +73,60 @@ class AddRows(AdvancedIncSubtensor1):  # type: ignore[misc]  # Theano has no typ
                         *({number}*)(target + j * to) {operator} *(const {number}*)(source + j * from);
                 }}
             }}
+        }}
+        """
+
+    def c_code_cache_version(self) -> tuple[int, ...]:
+        """Return what makes Theano compile again."""
+        return (VERSION,)
+
+
+class TakeRows(AdvancedSubtensor1):  # type: ignore[misc]  # Theano has no types
+    """table[index], row by row; the rows of a large table are asked of the memory before they are needed."""
+
+    def c_support_code(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def c_compile_args(self) -> list[str]:
+        """Return the flags of the loops."""
+        return VECTORISE
+
+    def c_code(self, node: Any, name: str, inputs: Any, outputs: Any, sub: Any) -> str:
+        """Return the loops; the index is checked, negative ones count from the end as in NumPy."""
+        table, index = inputs
+        (out,) = outputs
+        fail = sub["fail"]
+        integer = node.inputs[1].type.dtype_specs()[1]
+        return f"""
+        {{
+            PyArrayObject* whole = PyArray_GETCONTIGUOUS({table});
+            if (!whole) {{ {fail} }}
+            const npy_intp n_rows = PyArray_DIMS(whole)[0], n = PyArray_DIMS({index})[0];
+            const npy_intp size = PyArray_STRIDES(whole)[0];
+            npy_intp shape[2] = {{n, PyArray_DIMS(whole)[1]}};
+            if (!{out} || !PyArray_IS_C_CONTIGUOUS({out}) || PyArray_DIMS({out})[0] != shape[0]
+                || PyArray_DIMS({out})[1] != shape[1]) {{
+                Py_XDECREF({out});
+                {out} = (PyArrayObject*)PyArray_SimpleNew(2, shape, PyArray_TYPE(whole));
+            }}
+            npy_intp wrong = -1;
+            const char* from = (const char*)PyArray_DATA(whole);
+            const char* places = (const char*)PyArray_DATA({index});
+            const npy_intp step = PyArray_STRIDES({index})[0];
+            for (npy_intp i = 0; {out} && i < n; ++i) {{
+                npy_intp row = *(const {integer}*)(places + i * step);
+                if (row < 0) row += n_rows;
+                if (row < 0 || row >= n_rows) {{ wrong = i; break; }}
+                if (i + 16 < n) {{
+                    const char* later = from + *(const {integer}*)(places + (i + 16) * step) * size;
+                    for (npy_intp byte = 0; byte < size && byte < 512; byte += 64) __builtin_prefetch(later + byte);
+                }}
+                memcpy((char*)PyArray_DATA({out}) + i * size, from + row * size, size);
+            }}
+            Py_DECREF(whole);
+            if (wrong >= 0) PyErr_Format(PyExc_IndexError, "the index leaves a table of %ld rows", (long)n_rows);
+            if (wrong >= 0 || !{out}) {{ {fail} }}
         }}
         """
 

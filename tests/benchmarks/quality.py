@@ -58,16 +58,17 @@ def measure_products(folder: Path, *, quick: bool) -> list[bool]:
     training, test = real_data.products()
     given = test[list(levels)].to_numpy(dtype=str)
     print(f"\nproducts: {len(test):,} items of validation.json, weighted F1; trained on {len(training):,}")
+    runs, found = [], []
+    for seed in seeds(quick):
+        flags = ["--training-seed", str(seed), *(QUICK if quick else ())]
+        runs.append(real_data.run_job("products", folder / str(seed), flags))
+        found.append(runs[-1].paths(test["ID"].astype(runs[-1].scores.index.dtype)))
+        tell(f"Tagladder, seed {seed}, {runs[-1].seconds:.0f} s", given, found[-1:], weighted_f1)
     for min_df in (2, 1):
         blocks = linear.products_blocks(min_df=min_df)
-        which = f"LinearSVC, terms on {min_df}+ items"
-        best = tell(which, given, [linear.predict(training, test, levels, blocks)], weighted_f1)
-        tell(f"{which}, flat", given, [linear.predict_paths(training, test, levels, blocks)], weighted_f1)
-    runs = [
-        real_data.run_job("products", folder / str(seed), ["--training-seed", str(seed), *(QUICK if quick else ())])
-        for seed in seeds(quick)
-    ]
-    found = [run.paths(test["ID"].astype(runs[0].scores.index.dtype)) for run in runs]
+        found_linear = linear.predict(training, test, levels, blocks)
+        best = tell(f"LinearSVC, terms on {min_df}+ items", given, [found_linear], weighted_f1)
+    tell("LinearSVC, flat over paths", given, [linear.predict_paths(training, test, levels, blocks)], weighted_f1)
     ours = tell("Tagladder", given, found, weighted_f1)
     return [
         bar("products-f1", ours["mean"], above=0.8943),
@@ -96,6 +97,7 @@ def measure_articles(folder: Path, *, quick: bool) -> list[bool]:
         run = real_data.run_job("articles", root, [*flags, *(QUICK if quick else ())])
         given.append(test[list(levels)].to_numpy(dtype=str))
         found.append(run.paths(test.index))
+        tell(f"Tagladder, split {seed}", given[-1], found[-1:], accuracy)
     print(f"\narticles: {len(given[0]):,} test items of {len(table):,}, {len(given)} splits, accuracy")
     words, pairs_too = (tell(name, given, labels, accuracy) for name, labels in flat.items())
     ours = tell("Tagladder", given, found, accuracy)
@@ -125,6 +127,7 @@ def measure_movies(folder: Path, *, quick: bool) -> list[bool]:
         run = real_data.run_job("movies", root, [*flags, *(QUICK if quick else ())])
         given.append(fitting.loc[test.index].to_numpy())
         found.append(run.paths(test.index))
+        tell(f"Tagladder, split {seed}", given[-1], found[-1:], hit_share)
     print(f"\nmovies: {len(given[0])} test films of {len(table):,} tagged, {len(given)} splits, hits")
     baselines = [tell(name, given, labels, hit_share) for name, labels in svc.items()]
     ours = tell("Tagladder", given, found, hit_share)
