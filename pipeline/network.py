@@ -111,7 +111,10 @@ class FeedbackNetwork(Network):
             return self.hidden(*parts, training=training)
 
         def statistics(_: bool, *parts: Array) -> dict[str, Array]:
-            return {f"hidden.{name}": value for name, value in self.hidden.statistics(*parts).items()}
+            # The batch's mean takes away what a bias adds: all that its gradient has is rounding, which Adam would make
+            # a walk of whole steps, and the running mean would lag behind it.
+            still = {"hidden.bias": self.hidden.bias} | ({} if self.dense is None else {"dense.bias": self.dense.bias})
+            return still | {f"hidden.{name}": value for name, value in self.hidden.statistics(*parts).items()}
 
         yield Step("hidden", hidden, ("training", *inputs), statistics=statistics)
 

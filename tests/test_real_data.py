@@ -12,7 +12,7 @@ QUICK = (
     "--training-compile-mode",
     "fast_compile",
     "--training-batch-size",
-    "256",
+    "64",
     "--training-members",
     "1",
     "--training-optimizer",

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from real_data import SETTINGS
 
-from pipeline import shards
 from pipeline.decoding import decode_raw
 from pipeline.evaluation import forward
 from pipeline.metrics import f1_scores, path_accuracy
 from pipeline.model import load_model
+from pipeline.parts import open_parts
 
 HOLD_OUT = ("--clean-test-share", "0.2", "--clean-split-salt", "ablation", "--scoring-items", "")
 PARTS: dict[str, tuple[str, ...]] = {
@@ -86,11 +86,11 @@ def evaluated(model: Path) -> tuple[float, float]:
 def evaluated_raw(model: Path) -> tuple[float, float]:
     """Return the same of the most probable label of each level by itself."""
     (features,) = (model.parents[1] / "features").glob("*")
-    test = shards.read(features).test
-    parts = [decode_raw(levels).classes[:, 0] for levels in forward(load_model(model / "model.h5").network, test)]
-    found = np.concatenate(parts)
-    f1 = [f1_scores(found[:, level], test.labels[:, level])["weighted_f1"] for level in range(found.shape[1])]
-    return float(np.mean(np.array(f1, float))), float(path_accuracy(found, test.labels) or 0)
+    chunks = list(forward(load_model(model / "model.h5").network, open_parts(features).test))
+    found = np.concatenate([decode_raw(levels).classes[:, 0] for levels, _ in chunks])
+    given = np.concatenate([labels for _, labels in chunks])
+    f1 = [f1_scores(found[:, level], given[:, level])["weighted_f1"] for level in range(found.shape[1])]
+    return float(np.mean(np.array(f1, float))), float(path_accuracy(found, given) or 0)
 
 
 def row(part: str, figures: Any, first: float | None) -> float:

@@ -21,8 +21,10 @@ from sklearn.svm import LinearSVC
 
 from pipeline import shards
 from pipeline.evaluation import CHUNK
+from pipeline.examples import Examples, chunks
 from pipeline.model import load_model
 from pipeline.network import Inputs
+from pipeline.parts import open_parts
 
 UPPER = ("--catalog-levels", "lvl1, lvl2")
 
@@ -31,12 +33,13 @@ def measure(root: Path, *, seeds: Sequence[int], quick: bool) -> tuple[float, fl
     """Print a table and return weighted F1 of level 3 from `hidden` and from the raw features, averaged over seeds."""
     model = load_model(train("products", root, 0, UPPER, quick=quick) / "model.h5")
     (folder,) = (path.parent for path in root.glob("features/*/features-00000.h5"))
-    data = shards.read(folder)
+    data = open_parts(folder)
+    training, test = (next(chunks(part, part.n_positions)) for part in (data.train, data.test))
     labels = third_level(folder)
-    n_train = len(data.train)
-    y, given = labels[:n_train], labels[len(labels) - len(data.test) :]
-    learned = [hidden_of(model.network["hidden"], part) for part in (data.train, data.test)]
-    raw = [data.train.features, data.test.features]
+    n_train = len(training)
+    y, given = labels[:n_train], labels[len(labels) - len(test) :]
+    learned = [hidden_of(model.network["hidden"], part) for part in (training, test)]
+    raw = [training.features, test.features]
     both = [hstack([normalize(csr_matrix(h)), x]).tocsr() for h, x in zip(learned, raw, strict=True)]
     print(f"\nproducts, level 3 from {n_train // 10:,} labels of {n_train:,}; weighted F1 on {len(given):,} items")
     figures = {}
@@ -54,10 +57,10 @@ def third_level(folder: Path) -> Any:
     return by_id.loc[ids.to_pylist()].to_numpy(dtype=str)
 
 
-def hidden_of(hidden: Callable[[Inputs], Any], items: shards.LabelledItems) -> Any:
+def hidden_of(hidden: Callable[[Inputs], Any], items: Examples) -> Any:
     """Return the output of the hidden layer, (n, n_hidden), of several members side by side."""
     rows = [slice(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
-    return np.concatenate([hidden(Inputs(items.tag_index[part], items.features[part])) for part in rows])
+    return np.concatenate([hidden(items.take(part).inputs) for part in rows])
 
 
 def tenth(n: int, seed: int) -> Any:
