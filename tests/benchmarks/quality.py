@@ -143,8 +143,8 @@ def measure_movies(folder: Path, *, quick: bool) -> list[bool]:
 
 def measure_transfer(folder: Path, *, quick: bool) -> list[bool]:
     """Print what `hidden` is worth to a linear model; there is no goal, the figure is told either way."""
-    learned, raw = transfer.measure(folder, seeds=seeds(quick), quick=quick)
-    print(f"figure products-hidden-against-raw-features: {learned:.4g} against {raw:.4g}")
+    figures = transfer.measure(folder, seeds=seeds(quick), quick=quick)
+    print("figure products-learned-features:", ", ".join(f"{name} {f1:.4g}" for name, f1 in figures.items()))
     return []
 
 
