@@ -126,6 +126,11 @@ def chunks(source: Source, size: int) -> Iterator[Examples]:
         yield source.read(start, min(start + size, source.n_positions))
 
 
+def only_tagged(source: Source) -> Tagged:
+    """Return the items of a source that have a tag; the source is read once to count them."""
+    return Tagged(source, sum(len(part.tagged()) for part in chunks(source, 50_000)))
+
+
 def survey(source: Source, config: NetworkConfig, *, tagged_only: bool = False, size: int = 50_000) -> Survey:
     """Return what there is in a source, with `tagged_only` of its items that have a tag; reads it once.
 

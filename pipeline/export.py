@@ -16,7 +16,7 @@ from pipeline.config import Settings
 from pipeline.ensemble import Ensemble, together
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate, forward, member_figures
-from pipeline.examples import Source
+from pipeline.examples import Source, only_tagged
 from pipeline.features import load_transform
 from pipeline.formats import catalog_facts
 from pipeline.hdf5 import read_array, read_group
@@ -56,7 +56,10 @@ def export(
     network = as_stored(exact, settings.export.storage)
     taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text("utf-8"))
     data = open_parts(features_folder)
-    calibration = calibrate(network, data.validation, taxonomy)
+    # A network that learned from tagged items only says next to nothing of others, and honest temperatures of that
+    # would spoil the rest.
+    validation = only_tagged(data.validation) if settings.training.tagged_only else data.validation
+    calibration = calibrate(network, validation, taxonomy)
     part = "test" if len(data.test) else "validation" if len(data.validation) else None
     held_out = {"test": data.test, "validation": data.validation, None: data.test}[part]
     figures = evaluate(network, held_out, taxonomy, calibration=calibration, class_counts=data.train.class_counts())

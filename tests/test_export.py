@@ -35,16 +35,16 @@ TAGS = [["undead"], ["haunted", "house"], ["mud", "trenches"], ["metaphor"], ["h
 COUNTS = [[2], [1, 5], [3, 1], [1], [4, 1]]
 
 
-def write_clean(folder, *, splits, labels):
-    """Write 60 items; the labels of a part, where it has its own, come in turn."""
+def write_clean(folder, *, splits, labels, untagged=None):
+    """Write 60 items; the labels of a part, where it has its own, come in turn; the part `untagged` has no tags."""
     rows = range(60)
     parts = [splits[k % len(splits)] for k in rows]
     turns = {part: itertools.cycle(labels.get(part, ())) for part in set(parts)}
     given = [next(turns[part]) if part in labels else LABELS[k % 5] for k, part in enumerate(parts)]
     columns = {
         "item_id": pa.array(rows),
-        "tags": pa.array([TAGS[k % 5] for k in rows]),
-        "tag_counts": pa.array([COUNTS[k % 5] for k in rows], pa.list_(pa.int32())),
+        "tags": pa.array([[] if parts[k] == untagged else TAGS[k % 5] for k in rows], pa.list_(pa.string())),
+        "tag_counts": pa.array([[] if parts[k] == untagged else COUNTS[k % 5] for k in rows], pa.list_(pa.int32())),
         "split": pa.array(parts),
         "genre": pa.array([genre for genre, _ in given]),
         "theme": pa.array([theme for _, theme in given]),
@@ -56,12 +56,16 @@ def write_clean(folder, *, splits, labels):
     (folder / "tag_lists.json").write_text('{"aliases": {}, "labels": [], "stops": []}', "utf-8")
 
 
-def write_train(folder, features_folder, *, error=0.0):
-    """Leave behind what stage 3 does, from drawn weights; the engine's probe is off by `error`."""
+def write_train(folder, features_folder, *, error=0.0, bias=0.0):
+    """Leave behind what stage 3 does, from drawn weights; the engine's probe is off by `error`.
+
+    `bias` is that of the first class of the top level.
+    """
     data = shard_folders.read(features_folder)
     widths = data.widths
     config = NetworkConfig(widths.n_vocabulary, widths.n_features, widths.n_dense, 8, tuple(widths.n_classes))
     network = FeedbackNetwork.initialise(config, np.random.default_rng(1))
+    network.heads[0].bias[0] = bias
     parameters.save(folder / "parameters.h5", network)
     (folder / "network.json").write_text(json.dumps(config.to_json()))
     probe = data.train.features[:10]
@@ -78,11 +82,17 @@ def publish(root, stage, write):
 
 
 def make_stages(
-    root, *, splits=("train", "train", "train", "validation", "test", "train", "train"), labels=None, error=0.0
+    root,
+    *,
+    splits=("train", "train", "train", "validation", "test", "train", "train"),
+    labels=None,
+    untagged=None,
+    error=0.0,
+    bias=0.0,
 ):
-    publish(root, "clean", lambda folder: write_clean(folder, splits=splits, labels=labels or {}))
+    publish(root, "clean", lambda folder: write_clean(folder, splits=splits, labels=labels or {}, untagged=untagged))
     publish(root, "features", lambda folder: features.build(SETTINGS, root / "clean", folder))
-    publish(root, "train", lambda folder: write_train(folder, root / "features", error=error))
+    publish(root, "train", lambda folder: write_train(folder, root / "features", error=error, bias=bias))
     return root
 
 
@@ -145,6 +155,19 @@ def test_the_temperatures_of_the_validation_part_are_in_the_model(tmp_path):
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert load_model(folder / "model.h5").calibration.to_json() == evaluation["temperatures"]
     assert evaluation["temperatures"]["legal"] != [1.0, 1.0]
+
+
+def test_items_without_tags_do_not_calibrate_a_network_of_tagged_items(tmp_path):
+    make_stages(tmp_path, untagged="validation", bias=1.0)
+    tagged_only = SETTINGS.model_copy(update={"training": SETTINGS.training.model_copy(update={"tagged_only": True})})
+    for name, settings in (("all", SETTINGS), ("tagged", tagged_only)):
+        run_export(tmp_path, name, settings)
+    temperatures = {
+        name: json.loads((tmp_path / name / "evaluation.json").read_text())["temperatures"]["legal"]
+        for name in ("all", "tagged")
+    }
+    assert temperatures["all"] != [1.0, 1.0]
+    assert temperatures["tagged"] == [1.0, 1.0]  # nothing is left to fit them on
 
 
 # Each part of 20 items has labels of its own. Those of the validation part agree with the drawn network more often
