@@ -16,7 +16,7 @@ settings.load_profile("project")
 PROJECT = Path(__file__).parents[1]
 
 # Doctests import every module, and those of benchmarks need what the extra `bench` installs.
-PEERS = {"sklearn": ("linear.py", "quality.py"), "torch": ("torch_network.py",)}
+PEERS = {"sklearn": ("linear.py", "quality.py", "transfer.py"), "torch": ("torch_network.py",)}
 collect_ignore = [f"benchmarks/{file}" for peer, files in PEERS.items() if not find_spec(peer) for file in files]
 
 
