@@ -6,6 +6,7 @@ Both writers take the record batches of `scoring.score_batch`: labels are dictio
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ FILTERS: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 1, "shu
 Array = npt.NDArray[Any]
 
 
-class _Writer:
+class _Writer(ABC):
     """Collects batches, so that what is written has fixed numbers of rows; closes when the work went well."""
 
     def __init__(self) -> None:
@@ -53,18 +54,21 @@ class _Writer:
             self._write(self._take(self._n_waiting))
         self._end()
 
+    @abstractmethod
     def abandon(self) -> None:
         """Let go of the open file after a failure; what stands on disk is not complete."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wanted(self) -> int:
-        raise NotImplementedError
+        """Return how many rows are written at once."""
 
+    @abstractmethod
     def _write(self, rows: pa.Table) -> None:
-        raise NotImplementedError
+        """Write as many rows, or at the end fewer."""
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """End the files."""
 
     def _take(self, n: int) -> pa.Table:
         waiting = pa.Table.from_batches(self._batches)

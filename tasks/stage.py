@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -100,9 +101,9 @@ class Stage(Dated):
         """Return the directory of what is unfinished, checkpoints for instance."""
         return self.root / "work" / self.fingerprint
 
+    @abstractmethod
     def requires(self) -> dict[str, Any]:
         """Return the tasks that come before by name, `plan` among them, and `drift` where it is waited for."""
-        raise NotImplementedError
 
     def output(self) -> Any:
         """Return the published directory."""
