@@ -44,7 +44,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "features": 2,
     "train": 2,
     "export": 3,
-    "score": 3,
+    "score": 4,
 }
 
 # The sections that a stage's results depend on, beside its upstreams'.
