@@ -9,7 +9,7 @@ from typing import Any
 
 import luigi
 
-from pipeline import pointers, summary
+from pipeline import artifacts, pointers, summary
 from tasks import config
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
@@ -48,6 +48,7 @@ class ScoreCatalog(Stage):
                 self.settings, export / "model.h5", scored, folder, run=self.fingerprint, progress=progress
             )
         )
+        artifacts.sweep(self.root)
         pointers.point(self.root, self.pointer())
         scored = self.cleaned("scored")
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored

@@ -100,7 +100,7 @@ class Stage(Dated):
     @property
     def work(self) -> Path:
         """Return the directory of what is unfinished, checkpoints for instance."""
-        return self.root / "work" / self.fingerprint
+        return self.root / "work" / self.folder.name
 
     @abstractmethod
     def requires(self) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def start_server() -> None:
     _context.set_forkserver_preload(list(PRELOADED))
     here = Path(__file__).parent
     environment = {"PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent, here)))}
+    # A killed job leaves semaphores, which multiprocessing removes at the end, and says so.
+    environment |= {"PYTHONWARNINGS": "ignore:resource_tracker"}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
