@@ -24,12 +24,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pipeline.digests import Digests, fingerprint, sha256_of
+from pipeline.digests import Digests, fingerprint, sealed, sha256_of, unsealed
 from pipeline.errors import ArtifactError
 from pipeline.locks import held
 
 __all__ = [
     "Digests",
+    "damages",
     "exists",
     "fingerprint",
     "manifest",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # 2: the manifest carries its own digest
 PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
 
 
@@ -100,19 +101,19 @@ def _seal(build: Path, facts: Mapping[str, Any], *, seconds: float) -> None:
             files[path.relative_to(build).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
         _sync(Path(directory))
     content = {"format": FORMAT, "files": files, **facts, "versions": versions(), "seconds": round(seconds, 3)}
-    _write_synced(build / MANIFEST, json.dumps(content, sort_keys=True, indent=1, default=str))
+    _write_synced(build / MANIFEST, sealed(json.loads(json.dumps(content, default=str))))
     _sync(build)
 
 
 def manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a published directory; raises ArtifactError where there is none that can be read."""
     try:
-        content = json.loads((folder / MANIFEST).read_text("utf-8"))
+        content = unsealed((folder / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{folder}: no {MANIFEST}: nothing was published there; run the job again") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder / MANIFEST}: cannot be read ({error}); {_remedy(folder)}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("files"), dict) or content.get("format") != FORMAT:
+    if not isinstance(content.get("files"), dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{folder / MANIFEST}: is not a manifest of format {FORMAT}; {_remedy(folder)}")
     return content
 
@@ -143,13 +144,26 @@ def verified(folder: Path, name: str) -> Path:
 
 def verify(folder: Path) -> Path:
     """Return the directory, all its files verified; raises ArtifactError for a changed, missing or extra one."""
-    names = set(manifest(folder)["files"])
-    for name in sorted(names):
-        verified(folder, name)
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if extra := sorted(there - names - {MANIFEST}):
-        raise ArtifactError(f"{folder / extra[0]}: was not published with this directory; remove it")
+    for damage in damages(folder):
+        raise ArtifactError(damage)
     return folder
+
+
+def damages(folder: Path) -> Iterator[str]:
+    """Give a line for each changed, missing or extra file of a published directory: what it is, and the remedy."""
+    try:
+        names = set(manifest(folder)["files"])
+    except ArtifactError as error:
+        yield str(error)
+        return
+    for name in sorted(names):
+        try:
+            verified(folder, name)
+        except ArtifactError as error:
+            yield str(error)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for extra in sorted(there - names - {MANIFEST}):
+        yield f"{folder / extra}: was not published with this directory; remove it"
 
 
 def unchanged(path: Path, digest: str) -> Path:

@@ -27,6 +27,36 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sealed(content: Mapping[str, Any]) -> str:
+    """Return content as JSON that carries its own SHA-256, for `unsealed` to notice any change of it.
+
+    >>> print(sealed({"a": 1}))
+    {
+     "a": 1,
+     "digest": "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    }
+    """
+    return json.dumps({**content, "digest": fingerprint(content)}, sort_keys=True, indent=1)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """Return the content of what `sealed` wrote; raises ValueError where a byte of it has changed.
+
+    >>> unsealed(sealed({"a": 1}))
+    {'a': 1}
+    >>> unsealed(sealed({"a": 1}).replace("1,", "2,"))
+    Traceback (most recent call last):
+    ValueError: it has changed since it was written
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    content.pop("digest", None)
+    if sealed(content) != text:
+        raise ValueError("it has changed since it was written")
+    return content
+
+
 def sha256_of(path: Path | str) -> str:
     """Return the SHA-256 of a file's bytes; raises OSError where it cannot be read."""
     with Path(path).open("rb") as stream:

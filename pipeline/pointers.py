@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.artifacts import replace_link, write_text
+from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
 from pipeline.locks import held
 
@@ -28,7 +28,7 @@ class Pointer:
 def read(path: Path) -> Pointer | None:
     """Return what a pointer file says, None where there is none; raises ArtifactError for a damaged one."""
     try:
-        return Pointer(**json.loads(path.read_text("utf-8")))
+        return Pointer(**unsealed(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -51,7 +51,7 @@ def point(root: Path, pointer: Pointer) -> None:
     The date's own pointer comes last: as long as it is not there, the next run repeats all of this.
     """
     work, published = root / "work", root / "published"
-    text = json.dumps(asdict(pointer), indent=1)
+    text = sealed(asdict(pointer))
     with held(work / "published.lock"):
         newest = latest(root)
         if newest is None or newest.date <= pointer.date:

@@ -12,12 +12,12 @@ pinned.
 from __future__ import annotations
 
 import datetime
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts import exists, manifest
 from pipeline.config_learning import TrainingSettings
+from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.inputs import LAST
 from pipeline.pointers import latest
@@ -40,7 +40,7 @@ TRAINS = Choice()
 def planned(path: Path) -> Choice | None:
     """Return what a plan has frozen, None where there is no plan yet. Raises ArtifactError for a damaged one."""
     try:
-        return Choice(**json.loads(path.read_text("utf-8"))["choice"])
+        return Choice(**unsealed(path.read_text("utf-8"))["choice"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:

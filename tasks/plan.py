@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import luigi
 
 from pipeline import artifacts, pointers
+from pipeline.digests import sealed
 from pipeline.locks import held
 from tasks.stage import Dated, Stage, plan_name
 from tasks.targets import FileTarget, PlanTarget
@@ -63,7 +63,7 @@ class PlanRun(Dated):
         work = self.root / "work"
         with held(work / "plan.lock"):
             if not self.output().agrees():
-                artifacts.write_text(self.output().path, json.dumps(self.content(), indent=1), work=work)
+                artifacts.write_text(self.output().path, sealed(self.content()), work=work)
 
     def content(self) -> dict[str, Any]:
         """Return what is frozen."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import artifacts, pointers
-from pipeline.digests import Digests, fingerprint, sha256_of
+from pipeline.digests import Digests, fingerprint, sealed, sha256_of
 from pipeline.errors import ArtifactError
 from pipeline.locks import held
 
@@ -118,7 +118,11 @@ def test_a_failed_sync_publishes_nothing_and_says_where_and_what_to_do(tmp_path,
         (lambda folder: (folder / "a.txt").unlink(), "a.txt: cannot be read"),
         (lambda folder: (folder / "new.txt").write_text("x"), "new.txt: was not published with this directory"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: cannot be read"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest.json: is not a manifest of format 1"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), r"manifest.json: cannot be read \(it has changed"),
+        (
+            lambda folder: (folder / "manifest.json").write_text(sealed({})),
+            "manifest.json: is not a manifest of format 2",
+        ),
         (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json: nothing was published there"),
     ],
 )
@@ -127,6 +131,34 @@ def test_damage_is_found(tmp_path, damage, message):
     damage(folder)
     with pytest.raises(ArtifactError, match=message):
         artifacts.verify(folder)
+
+
+def test_every_damaged_file_is_named(tmp_path):
+    folder = publish(tmp_path)
+    (folder / "a.txt").write_text("HELLO")
+    (folder / "new.txt").write_text("x")
+    assert [damage.partition(":")[0] for damage in artifacts.damages(folder)] == [
+        str(folder / "a.txt"),
+        str(folder / "new.txt"),
+    ]
+
+
+def test_every_bit_of_a_manifest_and_of_a_pointer_counts(tmp_path):
+    folder, pointer = publish(tmp_path), tmp_path / "pointer.json"
+    pointer.write_text(sealed({"date": "2026-11-23", "run": "r", "folder": "f", "model": "m", "plan": "p"}))
+    assert list(artifacts.damages(folder)) == []
+    assert pointers.read(pointer) is not None
+    for path, read in (
+        (folder / "manifest.json", lambda path: artifacts.manifest(path.parent)),
+        (pointer, pointers.read),
+    ):
+        content = path.read_bytes()
+        for bit in range(8 * len(content)):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(ArtifactError):
+                read(path)
 
 
 def test_a_directory_without_one_of_its_files_does_not_exist_and_is_built_again(tmp_path):

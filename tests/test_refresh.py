@@ -9,6 +9,7 @@ from test_tasks import DATE, SETTINGS, Project, first_run, project, write_items 
 
 from pipeline import artifacts, pointers
 from pipeline.config_learning import TrainingSettings
+from pipeline.digests import sealed
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.refresh import Choice, Origin, choose, planned
 from tasks.targets import PlanTarget
@@ -75,7 +76,7 @@ def test_a_damaged_plan_is_named_with_the_remedy(tmp_path, content):
 
 def test_a_plan_that_chose_another_model_is_not_followed(tmp_path):
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps({"choice": {"model": "m1", "start": None, "reason": "said otherwise"}}))
+    path.write_text(sealed({"choice": {"model": "m1", "start": None, "reason": "said otherwise"}}))
     assert PlanTarget(path, Choice(model="m1")).exists()
     assert not PlanTarget(path, Choice(start="m1")).exists()
     with pytest.raises(ArtifactError, match=r"another run planned the same date .*; run the same command again"):
