@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import SettingsError
-from tasks import config, messages
+from tasks import config, messages, records  # noqa: F401 (records listens to Luigi's events)
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel

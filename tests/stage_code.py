@@ -41,6 +41,7 @@ WITHOUT_EFFECT = {
     "pipeline.explain",
     "pipeline.frontend",
     "pipeline.identity",
+    "pipeline.ledger",
     "pipeline.locks",
     "pipeline.members",
     "pipeline.pointers",
@@ -49,6 +50,7 @@ WITHOUT_EFFECT = {
     "pipeline.sample",
     "pipeline.score_file",
     "pipeline.summary",
+    "pipeline.usage",
 }
 
 

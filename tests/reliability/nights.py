@@ -28,7 +28,8 @@ LONGER = SETTINGS.replace("epochs = 1\n", "epochs = 20\npatience = 20\n")  # so 
 TONIGHT = ("ScoreCatalog", "--date", NEXT_DATE)
 # Files that say how long something took, or that only save time: they differ between runs that made the same.
 TIMED = {"manifest.json", "history.csv", "training.json"}
-MEMORY = {"digests.json"}  # It only saves time, and may be absent.
+# These are not results: one saves time, one tells what has run; of the journal SQLite disposes by itself.
+MEMORY = {"digests.json", "ledger.sqlite", "ledger.sqlite-journal"}
 PRELOADED = (
     "duckdb",
     "h5py",
@@ -194,6 +195,7 @@ class Tonight:
         """Assert that a project looks as after the undisturbed job."""
         assert sorted(night.content().items() ^ self.expected.items()) == []
         assert night.unfinished() == self.undisturbed.unfinished()
+        assert not (night.root / "ledger.sqlite-journal").exists()
         night.verify()
 
 
