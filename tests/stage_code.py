@@ -26,7 +26,7 @@ ENTRIES = {
     "features": "pipeline.features",
     "train": "pipeline.training",
     "export": "pipeline.export",
-    "score": "pipeline.scoring",
+    "score": "pipeline.score_catalog",
 }
 # Settings have their values in the fingerprints; the others carry results about and do not make them.
 WITHOUT_EFFECT = {
@@ -36,6 +36,8 @@ WITHOUT_EFFECT = {
     "pipeline.config",
     "pipeline.config_learning",
     "pipeline.config_types",
+    "pipeline.cores",
+    "pipeline.crew",
     "pipeline.digests",
     "pipeline.errors",
     "pipeline.explain",
@@ -50,6 +52,7 @@ WITHOUT_EFFECT = {
     "pipeline.sample",
     "pipeline.score_file",
     "pipeline.summary",
+    "pipeline.worker",
     "pipeline.usage",
 }
 
