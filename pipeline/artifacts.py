@@ -13,19 +13,20 @@ tried again, as the kernel may have dropped the pages.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of, unsealed
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PipelineError
 from pipeline.locks import held
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)  # what writing may meet anywhere
 FORMAT = 2  # 2: the manifest carries its own digest
 PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
 
@@ -80,7 +82,8 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapp
     try:
         with _told(folder):
             build.mkdir(parents=True)
-        write(build)
+        with _told(folder, only=DISK):
+            write(build)
         with _told(folder):
             _seal(build, facts, seconds=time.monotonic() - started)
             _make(folder.parent)
@@ -243,6 +246,18 @@ def readable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.R_OK)
 
 
+def writable(folder: Path) -> bool:
+    """Return whether a file can be written into a directory of work/, which is made where it is not there."""
+    probe = folder / "probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("may be removed", encoding="utf-8")
+        probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 def remove(path: Path) -> None:
     """Remove a directory and what is in it, if it is there."""
     with suppress(FileNotFoundError):
@@ -287,13 +302,30 @@ def _remedy(folder: Path) -> str:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn an error of the file system into one that names the path and what to do."""
+def _told(path: Path, *, only: Container[int] | None = None) -> Iterator[None]:
+    """Turn an error of the file system into one that names the path and what to do; of these codes, where given."""
     try:
         yield
-    except OSError as error:
-        cause = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    except PipelineError:
+        raise
+    except Exception as error:
+        cause = _refusal(error, only)
+        if cause is None:
+            raise
         raise ArtifactError(
             f"{path}: cannot be published ({cause}); free space or give write permission below [storage] root, "
             "then run the same command again"
         ) from error
+
+
+def _refusal(error: Exception, only: Container[int] | None) -> str | None:
+    """Return what the file system said, None for another error.
+
+    HDF5 and DuckDB have exceptions of their own for it.
+
+    >>> _refusal(RuntimeError("Unable to close file (errno = 28, error message = 'No space left on device')"), DISK)
+    'No space left on device'
+    """
+    if isinstance(error, OSError) and error.errno is not None and (only is None or error.errno in only):
+        return f"{os.strerror(error.errno)}: {error.filename}" if error.filename else os.strerror(error.errno)
+    return next((text for code in DISK if (text := os.strerror(code)) in str(error)), None)
