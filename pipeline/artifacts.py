@@ -36,8 +36,11 @@ __all__ = [
     "manifest",
     "publish",
     "readable",
+    "remove",
     "replace_link",
+    "set_aside",
     "sha256_of",
+    "size_of",
     "unchanged",
     "verified",
     "verify",
@@ -213,9 +216,28 @@ def readable(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a directory and what is in it, if it is there."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """Remove a file, or a directory and what is in it, if it is there."""
+    with _told(path, "removed"), suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Take a published directory or a file out of sight by one rename, on the same file system, for `remove`."""
+    with _told(path, "removed"):
+        path.rename(aside)
+        _sync(path.parent)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a directory; what goes away meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            total += 0 if file.is_dir() else file.lstat().st_size
+    return total
 
 
 def versions() -> dict[str, str]:
@@ -248,13 +270,13 @@ def _remedy(folder: Path) -> str:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, what: str = "published") -> Iterator[None]:
     """Turn an error of the file system into one that names the path and what to do."""
     try:
         yield
     except OSError as error:
         cause = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
         raise ArtifactError(
-            f"{path}: cannot be published ({cause}); free space or give write permission below [storage] root, "
+            f"{path}: cannot be {what} ({cause}); free space or give write permission below [storage] root, "
             "then run the same command again"
         ) from error
