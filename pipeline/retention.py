@@ -72,7 +72,10 @@ def clean(root: Path, *, keep_runs: int, dry_run: bool = False) -> list[Removed]
         aside = [path for path in left if path.name.startswith(REMOVED)]
         removed += [_as_removed(root, path) for path in left if dry_run or path not in aside]
         for path in () if dry_run else left:
-            artifacts.remove(path)
+            if path.parent == work and FINGERPRINT.fullmatch(path.name):
+                artifacts.clear_work(path)
+            else:
+                artifacts.remove(path)
     return removed
 
 

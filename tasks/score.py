@@ -10,7 +10,7 @@ from typing import Any
 
 import luigi
 
-from pipeline import pointers, retention, summary
+from pipeline import artifacts, pointers, retention, summary
 from pipeline.errors import ArtifactError
 from tasks import config
 from tasks.clean import CleanTags
@@ -42,14 +42,22 @@ class ScoreCatalog(Stage):
 
     def run(self) -> None:
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
-        from pipeline.scoring import score
+        from pipeline.score_catalog import score
 
         export, scored = self.read("export"), self.read("scored")
         self.publish(
             lambda folder, progress: score(
-                self.settings, export / "model.h5", scored, folder, run=self.fingerprint, progress=progress
+                self.settings,
+                export / "model.h5",
+                scored,
+                folder,
+                run=self.fingerprint,
+                progress=progress,
+                # As many tasks may work at once.
+                sharing=config.luigi_workers(),
             )
         )
+        artifacts.sweep(self.root)
         pointers.point(self.root, self.pointer())
         scored = self.cleaned("scored")
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored

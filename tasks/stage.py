@@ -20,6 +20,7 @@ from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of
 from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
+from pipeline.orphans import end_with_parent
 from pipeline.progress import Progress, stage_progress
 from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned
 from tasks import config
@@ -103,7 +104,7 @@ class Stage(Dated):
     @property
     def work(self) -> Path:
         """Return the directory of what is unfinished, checkpoints for instance."""
-        return self.root / "work" / self.fingerprint
+        return self.root / "work" / self.folder.name
 
     @abstractmethod
     def requires(self) -> dict[str, Any]:
@@ -149,6 +150,12 @@ class Stage(Dated):
             "settings": significant(self.settings, self.stage),
             "upstreams": {name: value for name, value in upstreams.items() if name in known},
         }
+
+
+@Stage.event_handler(luigi.Event.START)
+def end_with_luigi(_: Stage) -> None:
+    """With several workers a task runs in a process of its own, which must not publish when Luigi has been stopped."""
+    end_with_parent()
 
 
 def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
