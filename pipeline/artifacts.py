@@ -13,7 +13,6 @@ tried again, as the kernel may have dropped the pages.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -28,6 +27,7 @@ from typing import Any
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of, unsealed
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.locks import held
+from pipeline.refusals import DISK, nothing_lost, refusal
 
 __all__ = [
     "Digests",
@@ -53,7 +53,6 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)  # what writing may meet anywhere
 FORMAT = 2  # 2: the manifest carries its own digest
 PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
 
@@ -86,7 +85,7 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapp
     try:
         with _told(folder):
             build.mkdir(parents=True)
-        with _told(folder, only=DISK):
+        with _told(folder, only=DISK), nothing_lost():
             write(build)
         with _told(folder):
             _seal(build, facts, seconds=time.monotonic() - started)
@@ -222,7 +221,8 @@ def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> No
     with held(work / "write.lock"), _told(path):
         _make(path.parent)
         try:
-            write(temporary)
+            with nothing_lost():
+                write(temporary)
             _sync(temporary)
             temporary.replace(path)
         except BaseException:
@@ -332,23 +332,10 @@ def _told(path: Path, what: str = "published", *, only: Container[int] | None = 
     except PipelineError:
         raise
     except Exception as error:
-        cause = _refusal(error, only)
+        cause = refusal(error, only)
         if cause is None:
             raise
         raise ArtifactError(
             f"{path}: cannot be {what} ({cause}); free space or give write permission below [storage] root, "
             "then run the same command again"
         ) from error
-
-
-def _refusal(error: Exception, only: Container[int] | None) -> str | None:
-    """Return what the file system said, None for another error.
-
-    HDF5 and DuckDB have exceptions of their own for it.
-
-    >>> _refusal(RuntimeError("Unable to close file (errno = 28, error message = 'No space left on device')"), DISK)
-    'No space left on device'
-    """
-    if isinstance(error, OSError) and error.errno is not None and (only is None or error.errno in only):
-        return f"{os.strerror(error.errno)}: {error.filename}" if error.filename else os.strerror(error.errno)
-    return next((text for code in DISK if (text := os.strerror(code)) in str(error)), None)

@@ -60,6 +60,7 @@ WITHOUT_EFFECT = {
     "pipeline.pointers",
     "pipeline.progress",
     "pipeline.refresh",
+    "pipeline.refusals",
     "pipeline.sample",
     "pipeline.score_file",
     "pipeline.summary",
