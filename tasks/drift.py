@@ -12,6 +12,8 @@ from tasks.clean import CleanTags
 from tasks.plan import PlanRun
 from tasks.stage import Stage
 
+NOT_PLANNED = "not-planned"  # the name of a directory that is never there
+
 
 class CheckDrift(Stage):
     """Publish drift.json, or fail where a limit is passed; later stages wait for it and take nothing from it.
@@ -43,7 +45,7 @@ class CheckDrift(Stage):
         """Return the directory; before the plan is written there is none that could be there."""
         plan = self.same_run(PlanRun, "plan").output()
         if not plan.exists():
-            return self.root / self.stage / "not-planned"
+            return self.root / self.stage / NOT_PLANNED
         return self.root / self.stage / fingerprint({**self.parts(), "last_published_run": self.last_run()})
 
     def parts(self) -> dict[str, Any]:

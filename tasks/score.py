@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import luigi
 
-from pipeline import artifacts, pointers, summary
+from pipeline import artifacts, pointers, retention, summary
+from pipeline.errors import ArtifactError
 from tasks import config
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
@@ -62,6 +64,17 @@ class ScoreCatalog(Stage):
         print(
             summary.closing(self.root, self.pointer(), clean=clean, scored=scored, reason=self.identity.choice.reason)
         )
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what [storage] keep_runs does not keep; what is published is published also where that fails."""
+        try:
+            removed = retention.clean(self.root, keep_runs=self.settings.storage.keep_runs)
+        except ArtifactError as error:
+            print(f"clean: nothing more was removed: {error}", file=sys.stderr)
+            return
+        if any(not found.path.startswith("work/") for found in removed):
+            print(retention.told(removed))
 
     def cleaned(self, name: str) -> Path:
         """Return the directory of one of the two cleanings, the same twice where one catalog is all there is."""
@@ -83,7 +96,8 @@ class ScoreCatalog(Stage):
         """Return the dates for which anything is published: RangeDaily fills gaps and leaves the past alone."""
         with config.mistakes_end_the_command():
             root = Path(config.load().storage.root)
-        return [date for date in dates if pointers.of_date(root, str(date)).exists()]
+            gone = pointers.removed(root)
+        return [date for date in dates if str(date) in gone or pointers.of_date(root, str(date)).exists()]
 
 
 @ScoreCatalog.event_handler(luigi.Event.DEPENDENCY_PRESENT)
