@@ -14,7 +14,8 @@ model, and its items are cleaned by the model's own rules. How many members ther
 part of a member: one more of them is trained alone.
 
 The check for drift (tasks/drift.py) comes after `clean` and bears on nobody's result: its own fingerprint has the clean
-catalogs, its settings, and the last published run, which the plan has frozen.
+catalogs, its settings, and the last published run, which the plan has frozen. So does the gate (tasks/gate.py) after
+`export`: its fingerprint has the model, the clean items, its settings, and the last accepted model of the plan.
 
 Each has the stage's version number beside it. Paths are no part of it: two files with the same bytes and
 the same kind of name (.csv, .jsonl.gz) are the same input. Neither are [storage] and what only changes speed.
@@ -44,6 +45,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "features": 2,
     "train": 2,
     "export": 3,
+    "gate": 1,
     "score": 4,
 }
 
@@ -142,6 +144,14 @@ def identify(settings: Settings, digest: Callable[[str], str | None], choice: Ch
     return Identity(settings, inputs, prints, choice, _recipe(settings, inputs), from_nothing["export"])
 
 
+def with_last_accepted(identity: Identity, model: str) -> Identity:
+    """Return the identity of the same run with the last accepted model in place of its own, which was refused."""
+    digests = {file.path: file.digest for files in identity.inputs.values() for file in files}
+    refused = identity.fingerprints["export"]
+    reason = f"the last accepted one: {refused[:12]} was refused"
+    return identify(identity.settings, digests.__getitem__, Choice(model=model, reason=reason))
+
+
 def _trained(settings: Settings, inputs: Mapping[str, tuple[Input, ...]], *, start: str | None) -> dict[str, str]:
     """Return the fingerprints of the stages before the last one, of a run that trains; `start` is a published model."""
     prints = {"clean": fingerprint(_clean_parts(settings, "training", inputs["training"]))}
@@ -184,6 +194,8 @@ def significant(settings: Settings, stage: str) -> dict[str, Any]:
     """
     if stage == "drift":
         return {"clean": settings.clean.model_dump(mode="json", include=DRIFT)}
+    if stage == "gate":
+        return {"gate": settings.gate.model_dump(mode="json", exclude={"enabled", "accept"})}
     return {section: _dump(settings, section) for section in SECTIONS[stage]}
 
 

@@ -13,6 +13,7 @@ from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
 from tasks.features import BuildFeatures
+from tasks.gate import CheckModel
 from tasks.plan import InputFile, PlanRun, PublishedModel
 from tasks.score import ScoreCatalog
 from tasks.train import TrainModel
@@ -20,6 +21,7 @@ from tasks.train import TrainModel
 __all__ = [
     "BuildFeatures",
     "CheckDrift",
+    "CheckModel",
     "CleanTags",
     "ExportModel",
     "InputFile",

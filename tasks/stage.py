@@ -16,10 +16,10 @@ import luigi
 from pipeline import artifacts
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
-from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of
+from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
 from pipeline.inputs import LAST, with_date
 from pipeline.progress import Progress, stage_progress
-from pipeline.refresh import CHANGED, choose, last_model, planned
+from pipeline.refresh import CHANGED, choose, last_model, planned, read_plan
 from tasks import config
 from tasks.targets import DirectoryTarget
 
@@ -80,6 +80,12 @@ class Dated(luigi.Task):
     def root(self) -> Path:
         """Return the directory of all results."""
         return Path(self.settings.storage.root)
+
+    def also(self, identity: Identity) -> str:
+        """Make another identity of this date known, and return its last fingerprint: that of the scores."""
+        for known in identity.fingerprints.values():
+            _identities.setdefault((self.date, known), identity)
+        return identity.of("score")
 
     def same_run(self, task: type[Dated], name: str, **parameters: Any) -> Dated:
         """Return another task of the same run, by the name of its fingerprint."""
@@ -153,14 +159,27 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
         return given
     with config.mistakes_end_the_command():
         identity = current_identity(date)
-        fingerprint = identity.of(stage)
-        if given and given != fingerprint:
+        known = [identity, *_with_last_accepted(identity, date)] if given else [identity]
+        fingerprint = next((found.of(stage) for found in known if given in found.fingerprints.values()), None)
+        if given and fingerprint != given:
             raise SettingsError(
-                f"--fingerprint {given}: settings and input files now give {fingerprint}; leave the flag out"
+                f"--fingerprint {given}: settings and input files now give {identity.of(stage)}; leave the flag out"
             )
     config.lock_below(Path(identity.settings.storage.root))
-    _identities.update({(date, known): identity for known in identity.fingerprints.values()})
-    return fingerprint
+    for found in known:  # What two of them share is the first one's.
+        for name in found.fingerprints.values():
+            _identities.setdefault((date, name), found)
+    return identity.of(stage) if fingerprint is None else fingerprint
+
+
+def _with_last_accepted(identity: Identity, date: datetime.date) -> list[Identity]:
+    """Return the run of the same plan that scores with the last accepted model, where it may come to that.
+
+    A worker learns by its fingerprint alone that a refused model has its place taken.
+    """
+    plan = read_plan(Path(identity.settings.storage.root) / plan_name(date, identity))
+    last = None if plan is None else plan["last_accepted_model"]
+    return [] if last is None or identity.choice.model is not None else [with_last_accepted(identity, last)]
 
 
 def current_identity(date: datetime.date) -> Identity:

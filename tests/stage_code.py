@@ -27,6 +27,7 @@ ENTRIES = {
     "train": "pipeline.training",
     "export": "pipeline.export",
     "score": "pipeline.scoring",
+    "gate": "pipeline.gate",
 }
 # Settings have their values in the fingerprints; the others carry results about and do not make them.
 WITHOUT_EFFECT = {
@@ -35,6 +36,7 @@ WITHOUT_EFFECT = {
     "pipeline.artifacts",
     "pipeline.config",
     "pipeline.config_learning",
+    "pipeline.config_nights",
     "pipeline.config_types",
     "pipeline.digests",
     "pipeline.errors",
