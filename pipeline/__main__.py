@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="a setting of [catalog], [clean] or [scoring], such as catalog.item_id=ID; columns are called as in the "
         "training items otherwise",
     )
+    score.add_argument("--workers", metavar="N", help="processes that score (one for each physical core)")
     for command in (predict, score):
         command.add_argument("--model", required=True, metavar="FILE", help="a model.h5 of the stage 'export'")
     return parser
@@ -84,8 +85,8 @@ def score_text(chosen: argparse.Namespace) -> str:
     from pipeline.score_file import score_file
 
     settings = parse_settings(chosen.set)
-    files = {name: value for name in ("tags", "labels") if (value := getattr(chosen, name))}
-    settings["scoring"] = {**settings.get("scoring", {}), **files}
+    given = {name: value for name in ("tags", "labels", "workers") if (value := getattr(chosen, name))}
+    settings["scoring"] = {**settings.get("scoring", {}), **given}
     out = Path(chosen.out)
     with stage_progress("Score") as progress:
         done = score_file(chosen.file, model=Path(chosen.model), out=out, settings=settings, progress=progress)

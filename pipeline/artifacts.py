@@ -38,6 +38,7 @@ __all__ = [
     "readable",
     "replace_link",
     "sha256_of",
+    "sweep",
     "unchanged",
     "verified",
     "verify",
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+LOCK = "lock"
 FORMAT = 2  # 2: the manifest carries its own digest
 PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
 
@@ -66,10 +68,10 @@ def publish(
 
     Raises ArtifactError where the file system refuses, and lets the exceptions of `write` through.
     """
-    with held(work / "lock", waiting=waiting):
+    with held(work / LOCK, waiting=waiting):
         if not exists(folder):
             _build(folder, write, work / "build", facts)
-        shutil.rmtree(work)
+        _clear(work)
 
 
 def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapping[str, Any]) -> None:
@@ -81,14 +83,39 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapp
         write(build)
         with _told(folder):
             _seal(build, facts, seconds=time.monotonic() - started)
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            _make(folder.parent)
             if folder.exists():  # It lost its manifest or a file; what is left must make room.
-                folder.rename(build.with_name("damaged"))
+                damaged = build.with_name("damaged")
+                remove(damaged)
+                folder.rename(damaged)
             build.rename(folder)
             _sync(folder.parent)
     except BaseException:
         remove(build)
         raise
+
+
+def sweep(root: Path) -> None:
+    """Clear what is left in work/ of what is published: its process was killed between the two."""
+    for work in (root / "work").iterdir():
+        if any(exists(folder) for folder in root.glob(f"*/{work.name}")):
+            with held(work / LOCK):
+                _clear(work)
+
+
+def _clear(work: Path) -> None:
+    """Remove a directory of work by the holder of its lock, which goes last: until then nobody else is in there.
+
+    Who waits for the lock may make a new one then, and removes the directory itself.
+    """
+    for path in work.iterdir():
+        if path.is_dir():
+            remove(path)
+        elif path.name != LOCK:
+            path.unlink()
+    (work / LOCK).unlink()
+    with suppress(OSError):
+        work.rmdir()
 
 
 def _seal(build: Path, facts: Mapping[str, Any], *, seconds: float) -> None:
@@ -176,27 +203,31 @@ def unchanged(path: Path, digest: str) -> Path:
 def write_text(path: Path, text: str, *, work: Path) -> None:
     """Replace a file by one rename, synced; readers see the old text or the new one, never a part.
 
-    The temporary file lies in `work`, on the same file system; one process at a time may write a path.
+    The temporary file lies in `work`, on the same file system. Its name is the same every time, so that one that a
+    killed process has left is written over; one process at a time writes there.
     """
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), work=work)
 
 
 def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> None:
     """Replace a file by what `write(temporary)` writes, as `write_text` does."""
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir(parents=True, exist_ok=True)
-        temporary = work / f"{path.name}.{os.getpid()}"
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
+    temporary = work / f"{path.name}.new"
+    with held(work / "write.lock"), _told(path):
+        _make(path.parent)
+        try:
+            write(temporary)
+            _sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         _sync(path.parent)
 
 
 def replace_link(link: Path, target: Path, *, work: Path) -> None:
     """Make `link` a relative symbolic link to `target`, by one rename."""
-    with _told(link):
-        temporary = work / f"{link.name}.{os.getpid()}"
+    temporary = work / f"{link.name}.new"
+    with held(work / "write.lock"), _told(link):
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(os.path.relpath(target, link.parent))
         temporary.replace(link)
@@ -232,6 +263,14 @@ def _write_synced(path: Path, text: str) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _make(folder: Path) -> None:
+    """Make a directory and those above it, each of them synced into the one above."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
 
 
 def _sync(path: Path) -> None:

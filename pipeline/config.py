@@ -252,6 +252,9 @@ class ScoringSettings(Section):
         2048, ge=1, le=1_000_000, description="items of a forward pass; a part of the identity, as it moves last bits"
     )
     part_items: int = Field(1_000_000, ge=1, description="items in a Parquet part")
+    workers: int = Field(
+        0, ge=0, le=1024, description="processes that score; 0: one for each physical core, shared by Luigi's workers"
+    )
 
     @model_validator(mode="after")
     def _items_first(self) -> ScoringSettings:

@@ -6,7 +6,8 @@ PipelineError
 ├── FeatureError     features do not fit what the model was trained on
 ├── TrainingError    training cannot start, or diverged
 ├── ModelError       a model file is damaged, foreign or too new
-└── ArtifactError    a published directory is missing, incomplete or changed
+├── ArtifactError    a published directory is missing, incomplete or changed
+└── WorkerError      a process that scores has ended before its work
 
 A message gives the fact, the value, the place and the remedy.
 """
@@ -38,3 +39,7 @@ class ModelError(PipelineError):
 
 class ArtifactError(PipelineError):
     """A published directory is missing, incomplete or not what its manifest says."""
+
+
+class WorkerError(PipelineError):
+    """A process that scores has ended before its work was done."""

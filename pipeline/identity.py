@@ -64,7 +64,7 @@ UPSTREAMS: Mapping[str, tuple[str, ...]] = {
     "score": ("export", "scored"),
 }
 
-WITHOUT_EFFECT = {"prefetch"}
+WITHOUT_EFFECT = {"prefetch", "workers"}
 # Settings of [training] that say which networks are trained and when, not how one is.
 PLANNED = {"members", "refresh"}
 # Files that say how a model is made, and are not what it is made of.

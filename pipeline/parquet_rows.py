@@ -48,7 +48,7 @@ def read_parquet(path: str, wanted: Wanted, *, expected: str | None) -> Iterator
         known = tuple(parquet.schema_arrow.names)
         columns = [name for name in wanted.columns if name in known]
         row = 1
-        for batch in parquet.iter_batches(_batch_rows(chunks), columns=columns):
+        for batch in _batches(parquet, _batch_rows(chunks), columns):
             sizes = row_bytes(batch.columns, batch.num_rows)
             for start, stop in cuts(sizes, max_rows=BATCH, max_bytes=MAX_BYTES):
                 piece = batch.slice(start, stop - start)
@@ -56,6 +56,12 @@ def read_parquet(path: str, wanted: Wanted, *, expected: str | None) -> Iterator
                 row += piece.num_rows
         file.seek(0)
         verify_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
+
+
+def _batches(parquet: Any, n_rows: int, columns: Sequence[str]) -> Iterator[Any]:
+    """Give batches of at most so many rows, none from two groups: lists of two dictionaries do not fit one array."""
+    for group in range(parquet.num_row_groups):
+        yield from parquet.iter_batches(n_rows, row_groups=[group], columns=columns)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.identity import significant
 from pipeline.inputs import input_paths
 from pipeline.model import load_model, load_rules
 from pipeline.progress import SILENT, Progress
-from pipeline.scoring import score
+from pipeline.score_catalog import score
 
 SECTIONS = ("catalog", "clean", "scoring")  # those of which a setting has an effect here
 

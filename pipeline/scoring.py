@@ -1,4 +1,4 @@
-"""Stage 5: a batch of items in, a batch of scores out; and the run over a whole catalog.
+"""Stage 5: a batch of items in, a batch of scores out.
 
 `score_batch` is a pure function of a loaded model. Its forward passes have a fixed number of rows, the last one filled
 up, so that no score depends on how the catalog is cut into batches: NumPy's last bits change with the shape.
@@ -6,12 +6,7 @@ up, so that no score depends on how the catalog is cut into batches: NumPy's las
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +14,13 @@ import pyarrow.compute as pc
 
 from pipeline import arrow
 from pipeline.calibration import cool
-from pipeline.columns import embedding_column, given_path, label_columns, list_column, n_paths, schema
-from pipeline.config import ScoringSettings, Settings
+from pipeline.columns import given_path, label_columns, list_column, schema
+from pipeline.config import ScoringSettings
 from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError
-from pipeline.model import Model, load_model
-from pipeline.outputs import fill_up, forward, width_of
+from pipeline.model import Model
+from pipeline.outputs import fill_up, forward
 from pipeline.tagging import select_tags
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
-
-    from pipeline.progress import Progress
-
-N_EXAMPLES = 5
 
 
 def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: ScoringSettings) -> pa.RecordBatch:
@@ -54,74 +42,6 @@ def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: Sc
     return whole[0] if whole else _no_rows(table.schema)
 
 
-def score(
-    settings: Settings, model_file: Path, clean_folder: Path, folder: Path, *, run: str, progress: Progress
-) -> None:
-    """Score the clean items of a folder with the model of a file, and write the results of stage 5.
-
-    Leaves scores.parquet/, scores.h5, rejects.parquet (of the scored catalog) and summary.json. Memory does not
-    grow with the catalog.
-    """
-
-    # Not above: a prediction reads no Parquet, and its first import takes as long as many predictions.
-    import pyarrow.parquet as pq
-
-    from pipeline.writers import HDF5Writer, ParquetWriter
-
-    scoring = settings.scoring
-    model = load_model(model_file)
-    items = pq.ParquetFile(clean_folder / "items.parquet")
-    columns = schema(model, items.schema_arrow.field("item_id").type, embeddings=scoring.embeddings)
-    facts = {"model": model.fingerprint, "run": run, "decoding": scoring.decoding}
-    n_levels, n_best = len(model.taxonomy.levels), n_paths(model, scoring)
-    widths = {
-        "path": (n_levels,),
-        "best_paths": (n_best, n_levels),
-        "best_path_probabilities": (n_best,),
-        "given_path": (n_levels,),
-        **{embedding_column(layer): (width_of(model, layer),) for layer in scoring.embeddings},
-    }
-    summary = Summary()
-    with (
-        one_thread(),
-        ParquetWriter(folder / "scores.parquet", columns, part_items=scoring.part_items, metadata=facts) as parquet,
-        HDF5Writer(folder / "scores.h5", columns, widths=widths, metadata=facts) as hdf5,
-    ):
-        for batch in rebatch(_read(items, model), n_rows=scoring.batch_size):
-            scores = score_batch(model, batch, clean=False, scoring=scoring)
-            parquet.write(scores)
-            hdf5.write(scores)
-            summary.add(scores)
-            progress.update(summary.n_items, items.metadata.num_rows)
-    rejects = clean_folder / "rejects.parquet"
-    shutil.copyfile(rejects, folder / "rejects.parquet")
-    scopes = pq.read_table(rejects, columns=["scope"])["scope"]
-    text = json.dumps(
-        summary.facts(n_rejected=pc.sum(pc.equal(scopes, "item")).as_py() or 0), indent=1, ensure_ascii=False
-    )
-    (folder / "summary.json").write_text(text + "\n", "utf-8")
-
-
-def rebatch(batches: Iterable[pa.RecordBatch], *, n_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows in batches of `n_rows`, the last one shorter.
-
-    >>> batches = [pa.RecordBatch.from_pydict({"x": part}) for part in ([1], [2, 3, 4])]
-    >>> [batch["x"].to_pylist() for batch in rebatch(batches, n_rows=2)]
-    [[1, 2], [3, 4]]
-    """
-    waiting: list[pa.RecordBatch] = []
-    n_waiting = 0
-    for batch in batches:
-        waiting.append(batch)
-        n_waiting += batch.num_rows
-        while n_waiting >= n_rows:
-            table = pa.Table.from_batches(waiting)
-            yield table.slice(0, n_rows).combine_chunks().to_batches()[0]
-            waiting, n_waiting = table.slice(n_rows).to_batches(), n_waiting - n_rows
-    if n_waiting:
-        yield pa.Table.from_batches(waiting).combine_chunks().to_batches()[0]
-
-
 def one_thread() -> AbstractContextManager[object]:
     """Return a context in which BLAS has one thread: on batches of this size more are slower, and bytes repeat.
 
@@ -135,42 +55,10 @@ def one_thread() -> AbstractContextManager[object]:
     return limits
 
 
-class Summary:
-    """Counts of a run, and a few items to look at."""
-
-    def __init__(self) -> None:
-        self.n_items = 0
-        self.n_without_tags = 0
-        self._examples: list[tuple[tuple[bool, bool, int], dict[str, Any]]] = []
-
-    def add(self, scores: pa.RecordBatch) -> None:
-        """Count a batch; keep the first items without labels, those with tags before those without."""
-        untagged = np.asarray(scores["n_tags"]) == 0
-        labelled = scores["given_path"].is_valid().to_numpy(zero_copy_only=False)
-        order = np.lexsort((np.arange(len(untagged)), untagged, labelled))[:N_EXAMPLES]
-        shown = scores.select(["item_id", "title", "path", "path_probability", "n_tags"]).take(pa.array(order))
-        ranks = [(bool(labelled[row]), bool(untagged[row]), self.n_items + int(row)) for row in order]
-        self._examples += zip(ranks, shown.to_pylist(), strict=True)
-        self._examples = sorted(self._examples, key=lambda example: example[0])[:N_EXAMPLES]
-        self.n_items += scores.num_rows
-        self.n_without_tags += int(untagged.sum())
-
-    def facts(self, *, n_rejected: int) -> dict[str, Any]:
-        """Return what summary.json holds; no times, so that its bytes repeat."""
-        return {
-            "n_items": self.n_items,
-            "n_without_tags": self.n_without_tags,
-            "n_rejected": n_rejected,
-            "examples": [example for _, example in self._examples],
-        }
-
-
-def _read(items: pq.ParquetFile, model: Model) -> Iterator[pa.RecordBatch]:
-    """Yield the columns of the clean items that scoring reads."""
+def read_columns(model: Model) -> set[str]:
+    """Return the columns of clean items that scoring reads, where they are there."""
     wanted = {"item_id", "title", "tags", "tag_counts", "tag_order", *model.taxonomy.levels}
-    wanted |= set(model.transform.columns.names)
-    columns = [name for name in items.schema_arrow.names if name in wanted]
-    yield from items.iter_batches(batch_size=65_536, columns=columns)
+    return wanted | set(model.transform.columns.names)
 
 
 def as_trained(model: Model, batch: pa.RecordBatch, *, clean: bool) -> pa.RecordBatch:

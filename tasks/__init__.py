@@ -4,6 +4,7 @@ Tasks say what a stage requires, what it leaves behind and which function of `pi
 function is imported within `run`, so that looking at finished work imports no numerical library.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -34,6 +35,9 @@ __all__ = [
 config.apply_luigi_settings()
 messages.install()
 if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parent.name == "luigi":  # the script, or python -m luigi
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C ends the command as SIGTERM does: at once, as what is on the disk is whole at any time.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         config.check_flags(sys.argv[1:])
     except SettingsError as error:

@@ -209,6 +209,13 @@ def apply_luigi_settings() -> None:
                 config.set(section, name, value)
 
 
+def luigi_workers() -> int:
+    """Return how many tasks Luigi may run at once: `--workers`, or `[core] workers`."""
+    from luigi.interface import core
+
+    return max(1, int(core().workers))
+
+
 def lock_below(root: Path) -> None:
     """Keep Luigi's lock against running the same command twice below the root of the results.
 

@@ -62,14 +62,22 @@ class ScoreCatalog(Stage):
 
     def score(self) -> None:
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
-        from pipeline.scoring import score
+        from pipeline.score_catalog import score
 
         export, scored = self.read("export"), self.read("scored")
         self.publish(
             lambda folder, progress: score(
-                self.settings, export / "model.h5", scored, folder, run=self.fingerprint, progress=progress
+                self.settings,
+                export / "model.h5",
+                scored,
+                folder,
+                run=self.fingerprint,
+                progress=progress,
+                # As many tasks may work at once.
+                sharing=config.luigi_workers(),
             )
         )
+        artifacts.sweep(self.root)
         pointers.point(self.root, self.pointer())
         scored = self.cleaned("scored")
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored

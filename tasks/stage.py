@@ -18,6 +18,7 @@ from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
 from pipeline.inputs import LAST, with_date
+from pipeline.orphans import end_with_parent
 from pipeline.progress import Progress, stage_progress
 from pipeline.refresh import CHANGED, choose, last_model, planned, read_plan
 from tasks import config
@@ -105,7 +106,7 @@ class Stage(Dated):
     @property
     def work(self) -> Path:
         """Return the directory of what is unfinished, checkpoints for instance."""
-        return self.root / "work" / self.fingerprint
+        return self.root / "work" / self.folder.name
 
     @abstractmethod
     def requires(self) -> dict[str, Any]:
@@ -153,6 +154,12 @@ class Stage(Dated):
         }
 
 
+@Stage.event_handler(luigi.Event.START)
+def end_with_luigi(_: Stage) -> None:
+    """With several workers a task runs in a process of its own, which must not publish when Luigi has been stopped."""
+    end_with_parent()
+
+
 def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
     """Return a given fingerprint that this process knows, else the current one of the stage."""
     if (date, given) in _identities:
@@ -166,9 +173,8 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
                 f"--fingerprint {given}: settings and input files now give {identity.of(stage)}; leave the flag out"
             )
     config.lock_below(Path(identity.settings.storage.root))
-    for found in known:  # What two of them share is the first one's.
-        for name in found.fingerprints.values():
-            _identities.setdefault((date, name), found)
+    for found in reversed(known):  # What two of them share is the first one's.
+        _identities.update({(date, name): found for name in found.fingerprints.values()})
     return identity.of(stage) if fingerprint is None else fingerprint
 
 

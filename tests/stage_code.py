@@ -26,7 +26,7 @@ ENTRIES = {
     "features": "pipeline.features",
     "train": "pipeline.training",
     "export": "pipeline.export",
-    "score": "pipeline.scoring",
+    "score": "pipeline.score_catalog",
     "gate": "pipeline.gate",
 }
 # Settings have their values in the fingerprints; the others carry results about and do not make them.
@@ -38,6 +38,8 @@ WITHOUT_EFFECT = {
     "pipeline.config_learning",
     "pipeline.config_nights",
     "pipeline.config_types",
+    "pipeline.cores",
+    "pipeline.crew",
     "pipeline.digests",
     "pipeline.errors",
     "pipeline.explain",
@@ -46,12 +48,14 @@ WITHOUT_EFFECT = {
     "pipeline.ledger",
     "pipeline.locks",
     "pipeline.members",
+    "pipeline.orphans",
     "pipeline.pointers",
     "pipeline.progress",
     "pipeline.refresh",
     "pipeline.sample",
     "pipeline.score_file",
     "pipeline.summary",
+    "pipeline.worker",
     "pipeline.usage",
 }
 

@@ -96,6 +96,7 @@ def test_files_are_synced_then_the_manifest_then_one_rename_then_the_parent(tmp_
         f"sync {build}",
         f"sync {build}/manifest.json",
         f"sync {build}",
+        "sync .",
         "rename build",
         "sync clean",
     ]
@@ -179,7 +180,24 @@ def test_text_is_replaced_whole(tmp_path):
     artifacts.write_text(path, "old", work=tmp_path / "work")
     artifacts.write_text(path, "new", work=tmp_path / "work")
     assert path.read_text() == "new"
-    assert list((tmp_path / "work").iterdir()) == []
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["write.lock"]
+
+
+def test_what_a_killed_process_has_left_is_written_over(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "a.json.new").write_text("half of a long te")
+    artifacts.write_text(tmp_path / "a.json", "new", work=tmp_path / "work")
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["write.lock"]
+
+
+def test_work_whose_process_was_killed_after_its_publication_is_swept(tmp_path):
+    publish(tmp_path)
+    for name in ("f1", "f2"):
+        (tmp_path / "work" / name / "build").mkdir(parents=True)
+        (tmp_path / "work" / name / "checkpoint").touch()
+    artifacts.sweep(tmp_path)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["f2"]
 
 
 def pointer(date: str, run: str) -> pointers.Pointer:

@@ -25,7 +25,7 @@ from pipeline.hdf5 import write_array
 from pipeline.model import load_model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.progress import SILENT
-from pipeline.scoring import score
+from pipeline.score_catalog import score
 from pipeline.taxonomy import Taxonomy
 
 LEVELS = ("genre", "theme")

@@ -18,7 +18,9 @@ from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError, FeatureError, ModelError, SettingsError
 from pipeline.network import Inputs
 from pipeline.progress import SILENT, Progress
-from pipeline.scoring import score, score_batch
+from pipeline.score_catalog import score
+from pipeline.scored import SHARD_ITEMS
+from pipeline.scoring import score_batch
 from pipeline.taxonomy import Taxonomy
 
 MODEL = make_model()
@@ -45,10 +47,18 @@ def publish_stages(root, items, *, n_rejects=2):
     artifacts.publish(root / "clean", write_clean, work=root / "w2", facts={})
 
 
-def score_into(root, name, *, progress=SILENT, **changes):
+def score_into(root, name, *, progress=SILENT, shard_items=SHARD_ITEMS, **changes):
     (root / name).mkdir()
     chosen = Settings(scoring=changes)
-    score(chosen, root / "export" / "model.h5", root / "clean", root / name, run="r1", progress=progress)
+    score(
+        chosen,
+        root / "export" / "model.h5",
+        root / "clean",
+        root / name,
+        run="r1",
+        progress=progress,
+        shard_items=shard_items,
+    )
     return root / name
 
 
@@ -355,7 +365,7 @@ def test_progress_counts_items(tmp_path):
             self.seen.append((done, total))
 
     publish_stages(tmp_path, make_items(20))
-    score_into(tmp_path, "scores", batch_size=8, progress=Counted())
+    score_into(tmp_path, "scores", batch_size=8, shard_items=8, progress=Counted())
     assert Counted.seen == [(8, 20), (16, 20), (20, 20)]
 
 

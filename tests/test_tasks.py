@@ -147,7 +147,12 @@ def test_nothing_unfinished_is_left(first_run):
     assert names == {*STAGES, "drift", "gate", "ledger.sqlite", "plan", "published", "work"}
     # Nothing is being built and nothing waits to be renamed: locks alone are left, and Luigi's file of this process.
     work = {path.relative_to(project.root / "work").as_posix() for path in (project.root / "work").rglob("*")}
-    assert {name for name in work if not name.startswith("pid/")} == {"pid", "plan.lock", "published.lock"}
+    assert {name for name in work if not name.startswith("pid/")} == {
+        "pid",
+        "plan.lock",
+        "published.lock",
+        "write.lock",
+    }
 
 
 def test_the_closing_words_tell_rows_accuracy_examples_and_place(first_run):

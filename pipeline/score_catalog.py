@@ -1,0 +1,154 @@
+"""Stage 5: a whole catalog in files: scored by shards, perhaps by several processes, and written by this one in order.
+
+Shards that were done before a failure are not scored again: their files are left in the folder `shards` beside the
+results, which the publication of these removes. The bytes of the results depend on neither shards nor processes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.columns import embedding_column, n_paths, schema
+from pipeline.config import ScoringSettings, Settings
+from pipeline.cores import n_workers
+from pipeline.crew import score_shards
+from pipeline.model import Model
+from pipeline.outputs import width_of
+from pipeline.progress import Progress
+from pipeline.scored import SHARD_ITEMS, Job, Scorer, Shard, cut
+from pipeline.scoring import one_thread
+from pipeline.writers import HDF5Writer, ParquetWriter
+
+Batches = Generator[pa.RecordBatch, None, None]
+
+N_EXAMPLES = 5
+FEW_ITEMS = 65_536  # which are scored sooner than processes start
+
+
+def score(
+    settings: Settings,
+    model_file: Path,
+    clean_folder: Path,
+    folder: Path,
+    *,
+    run: str,
+    progress: Progress,
+    sharing: int = 1,
+    shard_items: int = SHARD_ITEMS,
+    few_items: int = FEW_ITEMS,
+) -> None:
+    """Score the clean items of a folder with the model of a file, and write the results of stage 5.
+
+    Leaves scores.parquet/, scores.h5, rejects.parquet (of the scored catalog) and summary.json. Memory does not
+    grow with the catalog. `sharing` jobs may run at once on this machine. Raises WorkerError where a process ends
+    before its work.
+    """
+    shards_folder = folder.with_name("shards")
+    shards_folder.mkdir(exist_ok=True)
+    job = Job.of(model_file, clean_folder / "items.parquet", settings, shards_folder)
+    scorer = Scorer(job)
+    shards = cut(scorer.items.n_items, shard_items=shard_items, batch_size=settings.scoring.batch_size)
+    workers = n_workers(settings.scoring.workers, sharing=sharing) if scorer.items.n_items > few_items else 1
+    parquet, hdf5 = _writers(scorer, settings.scoring, folder, run=run)
+    summary = Summary()
+    with one_thread(), parquet, hdf5, closing(_in_order(scorer, shards, progress, workers=workers)) as parts:
+        for scores in parts:
+            parquet.write(scores)
+            hdf5.write(scores)
+            summary.add(scores)
+    rejects = clean_folder / "rejects.parquet"
+    shutil.copyfile(rejects, folder / "rejects.parquet")
+    scopes = pq.read_table(rejects, columns=["scope"])["scope"]
+    n_rejected = pc.sum(pc.equal(scopes, "item")).as_py() or 0
+    text = json.dumps(summary.facts(n_rejected=n_rejected), indent=1, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", "utf-8")
+
+
+def _writers(scorer: Scorer, scoring: ScoringSettings, folder: Path, *, run: str) -> tuple[ParquetWriter, HDF5Writer]:
+    """Return the writers of the results."""
+    model = scorer.model
+    columns = schema(model, scorer.items.schema.field("item_id").type, embeddings=scoring.embeddings)
+    widths = _widths(model, scoring)
+    facts = {"model": model.fingerprint, "run": run, "decoding": scoring.decoding}
+    parquet = ParquetWriter(folder / "scores.parquet", columns, part_items=scoring.part_items, metadata=facts)
+    return parquet, HDF5Writer(folder / "scores.h5", columns, widths=widths, metadata=facts)
+
+
+def _widths(model: Model, scoring: ScoringSettings) -> dict[str, tuple[int, ...]]:
+    """Return how many values each list column has at most."""
+    n_levels, n_best = len(model.taxonomy.levels), n_paths(model, scoring)
+    return {
+        "path": (n_levels,),
+        "best_paths": (n_best, n_levels),
+        "best_path_probabilities": (n_best,),
+        "given_path": (n_levels,),
+        **{embedding_column(layer): (width_of(model, layer),) for layer in scoring.embeddings},
+    }
+
+
+def _in_order(
+    scorer: Scorer, shards: Sequence[Shard], progress: Progress, *, workers: int
+) -> Generator[pa.RecordBatch, None, None]:
+    """Give the scores of the shards one after the other, and tell how fast they come."""
+    job = scorer.job
+    ready = {shard for shard in shards if job.is_done(shard)}
+    todo = [shard for shard in shards if shard not in ready]
+    n_items, started = scorer.items.n_items, time.monotonic()
+    n_before = n_done = sum(shard.n_items for shard in ready)
+    with closing(score_shards(job, todo, n_workers=workers) if workers > 1 else _score_here(scorer, todo)) as scored:
+        for shard in shards:
+            while shard not in ready:
+                new = next(scored)
+                ready.add(new)
+                n_done += new.n_items
+                pace = (n_done - n_before) / max(1e-3, time.monotonic() - started)
+                progress.update(n_done, n_items, items_per_second=pace)
+            yield job.read(shard)
+
+
+def _score_here(scorer: Scorer, shards: Sequence[Shard]) -> Generator[Shard, None, None]:
+    """Score the shards in this process; give each when it is done."""
+    for shard in shards:
+        scorer.score(shard)
+        yield shard
+
+
+class Summary:
+    """Counts of a run, and a few items to look at."""
+
+    def __init__(self) -> None:
+        self.n_items = 0
+        self.n_without_tags = 0
+        self._examples: list[tuple[tuple[bool, bool, int], dict[str, Any]]] = []
+
+    def add(self, scores: pa.RecordBatch) -> None:
+        """Count a batch; keep the first items without labels, those with tags before those without."""
+        untagged = np.asarray(scores["n_tags"]) == 0
+        labelled = scores["given_path"].is_valid().to_numpy(zero_copy_only=False)
+        order = np.lexsort((np.arange(len(untagged)), untagged, labelled))[:N_EXAMPLES]
+        shown = scores.select(["item_id", "title", "path", "path_probability", "n_tags"]).take(pa.array(order))
+        ranks = [(bool(labelled[row]), bool(untagged[row]), self.n_items + int(row)) for row in order]
+        self._examples += zip(ranks, shown.to_pylist(), strict=True)
+        self._examples = sorted(self._examples, key=lambda example: example[0])[:N_EXAMPLES]
+        self.n_items += scores.num_rows
+        self.n_without_tags += int(untagged.sum())
+
+    def facts(self, *, n_rejected: int) -> dict[str, Any]:
+        """Return what summary.json holds; no times, so that its bytes repeat."""
+        return {
+            "n_items": self.n_items,
+            "n_without_tags": self.n_without_tags,
+            "n_rejected": n_rejected,
+            "examples": [example for _, example in self._examples],
+        }

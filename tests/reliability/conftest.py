@@ -1,0 +1,31 @@
+"""The figures of the suites, told at the end of the run, and the project that most of them disturb."""
+
+from collections.abc import Callable
+
+import nights
+import pytest
+
+_figures = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say what was measured."""
+    return request.config.stash.setdefault(_figures, []).append
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    if figures := config.stash.get(_figures, []):
+        terminalreporter.section("reliability")
+        for line in figures:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def server() -> None:
+    nights.start_server()
+
+
+@pytest.fixture(scope="session")
+def tonight(server, tmp_path_factory) -> nights.Tonight:
+    return nights.make_tonight(tmp_path_factory.mktemp("tonight"))

@@ -1,0 +1,265 @@
+"""What the suites share: a tiny job in a process that can be killed, what it should leave, a reader beside it."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import h5py
+import pytest
+from test_tasks import DATE, SETTINGS, STAGES, Project, write_items
+
+from pipeline import artifacts, pointers
+
+NEXT_DATE = "2026-11-24"
+LONGER = SETTINGS.replace("epochs = 1\n", "epochs = 20\npatience = 20\n")  # so that there are checkpoints
+TONIGHT = ("ScoreCatalog", "--date", NEXT_DATE)
+# Files that say how long something took, or that only save time: they differ between runs that made the same.
+TIMED = {"manifest.json", "history.csv", "training.json"}
+# These are not results: one saves time, one tells what has run; of the journal SQLite disposes by itself.
+MEMORY = {"digests.json", "ledger.sqlite", "ledger.sqlite-journal"}
+PRELOADED = (
+    "duckdb",
+    "h5py",
+    "pandas",
+    "pyarrow.parquet",
+    "pipeline.cleaning",
+    "pipeline.drift",
+    "pipeline.export",
+    "pipeline.features",
+    "pipeline.scoring",
+    "pipeline.training",
+    "warm_engine",
+)
+_context = multiprocessing.get_context("forkserver")
+_starting = threading.Lock()
+
+
+def rounds(short: int, long: int) -> pytest.MarkDecorator:
+    """Run a suite a few times by default, and as often as it takes with -m reliability."""
+    return pytest.mark.parametrize("n", [short, pytest.param(long, marks=pytest.mark.reliability)])
+
+
+def start_server() -> None:
+    """Start the server that jobs are forked from; it has imported the libraries, so that a job begins at once."""
+    _context.set_forkserver_preload(list(PRELOADED))
+    here = Path(__file__).parent
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent, here)))}
+    # A killed job leaves semaphores, which multiprocessing removes at the end, and says so.
+    environment |= {"PYTHONWARNINGS": "ignore:resource_tracker"}
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        start(_nothing).join()
+
+
+def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Start a function in a process of its own."""
+    process = _context.Process(target=function, args=arguments)
+    with _starting, pytest.MonkeyPatch.context() as patch:
+        # Else the process would import pytest, as what its parent runs.
+        patch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+        process.start()
+    return process
+
+
+def _nothing() -> None:
+    pass
+
+
+def luigi_command(folder: str, flags: tuple[str, ...], log: str, environment: dict[str, str]) -> None:
+    """Do what the luigi command does in a directory, as the leader of a process group; ends with its exit code."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    multiprocessing.set_start_method("fork", force=True)  # Luigi's workers are forked, as by the command.
+    sys.argv = ["luigi", "--module", "tasks", *flags]
+    from luigi.cmdline import luigi_run
+
+    luigi_run(sys.argv[1:])
+
+
+@dataclass
+class Night(Project):
+    """A project whose job runs in a process of the server."""
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    def begin(self, *flags: str) -> BaseProcess:
+        """Start the job, and return when it leads its own process group."""
+        given = (str(self.folder), flags or TONIGHT, str(self.log), self.environment)
+        process = start(luigi_command, *given)
+        with suppress(ProcessLookupError):
+            while process.is_alive() and os.getpgid(process.pid) != process.pid:
+                time.sleep(0.0005)
+        return process
+
+    def code(self, *flags: str) -> int:
+        """Run the job and return its exit code."""
+        process = self.begin(*flags)
+        process.join(120)
+        assert process.exitcode is not None, "the job hangs"
+        return process.exitcode
+
+    def succeeds(self, *flags: str) -> None:
+        assert self.code(*flags) == 0, self.log.read_text()
+
+    def copy(self, folder: Path) -> "Night":
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Night(folder, self.environment)
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of every file outside work/ by its path, '' for what tells the time."""
+        files = [path for path in sorted(self.root.rglob("*")) if path.is_file() or path.is_symlink()]
+        named = {path.relative_to(self.root): path for path in files}
+        return {str(name): digest(path) for name, path in named.items() if name.parts[0] not in {"work", *MEMORY}}
+
+    def unfinished(self) -> list[str]:
+        """Return what is in work/, but for locks and the files of Luigi that name a process."""
+        work = self.root / "work"
+        names = [path.relative_to(work) for path in sorted(work.rglob("*"))]
+        return [str(name) for name in names if name.parts[0] != "pid" and name.suffix != ".lock"]
+
+    def verify(self) -> None:
+        """Raise ArtifactError unless every directory that has a name outside work/ is whole."""
+        for stage in (*STAGES, "drift"):
+            for folder in self.root.glob(f"{stage}/*"):
+                artifacts.verify(folder)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of what a file says, the target of a link, '' for what tells the time."""
+    if path.is_symlink():
+        return str(path.readlink())
+    return "" if path.name in TIMED else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def kill(process: BaseProcess, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to the job's process group, and wait for its end; return whether the job still ran."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    process.join(30)
+    return process.exitcode == -number
+
+
+@dataclass(frozen=True)
+class Tonight:
+    """A project with yesterday's results and today's catalog, and what an undisturbed job makes of it."""
+
+    yesterday: Night
+    undisturbed: Night
+    ends: dict[str, float]  # seconds from the start of the undisturbed job to the end of each stage, and of the job
+
+    @cached_property
+    def expected(self) -> dict[str, str]:
+        return self.undisturbed.content()
+
+    @cached_property
+    def runs(self) -> set[str]:
+        """Return the two runs that may be read: yesterday's and today's."""
+        found = {pointers.latest(night.root).run for night in (self.yesterday, self.undisturbed)}
+        assert len(found) == 2
+        return found
+
+    def published_by(self, stage: str) -> Path:
+        """Return what is there as soon as the stage is published today, relative to the root."""
+        before = self.yesterday.content()
+        (manifest,) = [
+            name
+            for name in self.expected
+            if name.startswith(f"{stage}/") and name not in before and name.endswith("manifest.json")
+        ]
+        return Path(manifest)
+
+    def check(self, night: Night) -> None:
+        """Assert that a project looks as after the undisturbed job."""
+        assert sorted(night.content().items() ^ self.expected.items()) == []
+        assert night.unfinished() == self.undisturbed.unfinished()
+        assert not (night.root / "ledger.sqlite-journal").exists()
+        night.verify()
+
+
+def make_tonight(folder: Path, settings: str = LONGER) -> Tonight:
+    """Run yesterday's job, change the catalog, and run today's."""
+    yesterday = Night(folder / "yesterday")
+    yesterday.folder.mkdir()
+    write_items(yesterday.folder / "items.csv")
+    (yesterday.folder / "luigi.cfg").write_text(settings)
+    yesterday.succeeds("ScoreCatalog", "--date", DATE)
+    write_items(yesterday.folder / "items.csv", first="living dead")
+    undisturbed = yesterday.copy(folder / "undisturbed")
+    started = time.monotonic()
+    process = undisturbed.begin()
+    ends = {}
+    for stage in STAGES:
+        while process.is_alive() and len(list(undisturbed.root.glob(f"{stage}/*/manifest.json"))) < 2:
+            time.sleep(0.002)
+        ends[stage] = time.monotonic() - started
+    process.join(60)
+    assert process.exitcode == 0, undisturbed.log.read_text()
+    return Tonight(yesterday, undisturbed, {**ends, "end": time.monotonic() - started})
+
+
+class Reader(threading.Thread):
+    """Follows the pointers all the while, as a consumer of the results does, and keeps what it found."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+        self.ended = threading.Event()
+        self.runs: set[str] = set()
+        self.n_reads = 0
+        self.errors: list[BaseException] = []
+
+    def run(self) -> None:
+        while not self.ended.is_set():
+            try:
+                self.read()
+            except Exception as error:
+                self.errors.append(error)
+                return
+            self.n_reads += 1
+            time.sleep(0.002)
+
+    def read(self) -> None:
+        """Read the latest run by its pointer, and what the link for people leads to."""
+        pointer = pointers.latest(self.root)
+        for folder in (self.root / pointer.folder, (self.root / "published" / "latest").resolve()):
+            artifacts.verify(folder)
+            run = artifacts.manifest(folder)["fingerprint"]
+            with h5py.File(folder / "scores.h5") as file:
+                assert file.attrs["run"] == run == folder.name
+            assert json.loads((folder / "summary.json").read_text())
+            self.runs.add(run)
+
+
+@contextmanager
+def reading(night: Night) -> Iterator[Reader]:
+    """Read the results of a project meanwhile."""
+    reader = Reader(night.root)
+    reader.start()
+    try:
+        yield reader
+    finally:
+        reader.ended.set()
+        reader.join()
