@@ -363,7 +363,7 @@ def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
     [
         ("clean/*/items.parquet", ("--features-max-tags", "9"), "CheckDrift"),
         ("clean/*/statistics.json", ("--scoring-n-best", "2"), "CheckDrift"),
-        ("export/*/evaluation.json", ("--scoring-n-best", "2"), "ScoreCatalog"),
+        ("export/*/evaluation.json", ("--scoring-n-best", "2"), "CheckModel"),
     ],
 )
 def test_a_published_file_that_changed_is_found_before_it_is_used(project, file, flags, stage):
