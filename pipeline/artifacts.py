@@ -30,14 +30,18 @@ from pipeline.locks import held
 
 __all__ = [
     "Digests",
+    "clear_work",
     "damages",
     "exists",
     "fingerprint",
     "manifest",
     "publish",
     "readable",
+    "remove",
     "replace_link",
+    "set_aside",
     "sha256_of",
+    "size_of",
     "sweep",
     "unchanged",
     "verified",
@@ -71,7 +75,7 @@ def publish(
     with held(work / LOCK, waiting=waiting):
         if not exists(folder):
             _build(folder, write, work / "build", facts)
-        _clear(work)
+        clear_work(work)
 
 
 def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapping[str, Any]) -> None:
@@ -100,10 +104,10 @@ def sweep(root: Path) -> None:
     for work in (root / "work").iterdir():
         if any(exists(folder) for folder in root.glob(f"*/{work.name}")):
             with held(work / LOCK):
-                _clear(work)
+                clear_work(work)
 
 
-def _clear(work: Path) -> None:
+def clear_work(work: Path) -> None:
     """Remove a directory of work by the holder of its lock, which goes last: until then nobody else is in there.
 
     Who waits for the lock may make a new one then, and removes the directory itself.
@@ -244,9 +248,28 @@ def readable(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a directory and what is in it, if it is there."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """Remove a file, or a directory and what is in it, if it is there."""
+    with _told(path, "removed"), suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Take a published directory or a file out of sight by one rename, on the same file system, for `remove`."""
+    with _told(path, "removed"):
+        path.rename(aside)
+        _sync(path.parent)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a directory; what goes away meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            total += 0 if file.is_dir() else file.lstat().st_size
+    return total
 
 
 def versions() -> dict[str, str]:
@@ -287,13 +310,13 @@ def _remedy(folder: Path) -> str:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, what: str = "published") -> Iterator[None]:
     """Turn an error of the file system into one that names the path and what to do."""
     try:
         yield
     except OSError as error:
         cause = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
         raise ArtifactError(
-            f"{path}: cannot be published ({cause}); free space or give write permission below [storage] root, "
+            f"{path}: cannot be {what} ({cause}); free space or give write permission below [storage] root, "
             "then run the same command again"
         ) from error

@@ -270,6 +270,9 @@ class StorageSettings(Section):
     """Where results lie."""
 
     root: FilePath = Field("artifacts", min_length=1, description="directory of every stage's results")
+    keep_runs: int = Field(
+        30, ge=1, description="published runs that are kept: of the newest dates, and as many of those published last"
+    )
 
 
 class Settings(Section):

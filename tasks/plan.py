@@ -18,6 +18,8 @@ from pipeline.refresh import read_plan
 from tasks.stage import Dated, Stage, plan_name
 from tasks.targets import FileTarget, PlanTarget
 
+NOT_PLANNED = "not-planned"  # the name of a directory that is never there
+
 
 class InputFile(luigi.ExternalTask):
     """A file that comes from elsewhere; absent means exit code 20, before any work."""
@@ -101,7 +103,7 @@ class AgainstPlan(Stage):
     def folder(self) -> Path:
         """Return the directory; before the plan is written there is none that could be there."""
         if not self.same_run(PlanRun, "plan").output().exists():
-            return self.root / self.stage / "not-planned"
+            return self.root / self.stage / NOT_PLANNED
         return self.root / self.stage / fingerprint({**self.parts(), self.frozen: self.last()})
 
     def parts(self) -> dict[str, Any]:

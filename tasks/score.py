@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import luigi
 
-from pipeline import artifacts, pointers, summary
-from pipeline.identity import with_last_accepted
+from pipeline import artifacts, pointers, retention, summary
+from pipeline.errors import ArtifactError
 from tasks import config
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
@@ -49,7 +50,7 @@ class ScoreCatalog(Stage):
             last = verdict["last_accepted_model"]
             there = last is not None and artifacts.exists(self.root / "export" / last)
             if there:
-                yield ScoreCatalog(date=self.date, fingerprint=self.also(with_last_accepted(self.identity, last)))
+                yield ScoreCatalog(date=self.date, fingerprint=self.with_last_accepted())
             raise refusal(verdict, self.requires()["gate"].folder / "verdict.json", scored=there)
         self.score()
 
@@ -84,6 +85,17 @@ class ScoreCatalog(Stage):
         print(
             summary.closing(self.root, self.pointer(), clean=clean, scored=scored, reason=self.identity.choice.reason)
         )
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what [storage] keep_runs does not keep; what is published is published also where that fails."""
+        try:
+            removed = retention.clean(self.root, keep_runs=self.settings.storage.keep_runs)
+        except ArtifactError as error:
+            print(f"clean: nothing more was removed: {error}", file=sys.stderr)
+            return
+        if any(not found.path.startswith("work/") for found in removed):
+            print(retention.told(removed))
 
     def cleaned(self, name: str) -> Path:
         """Return the directory of one of the two cleanings, the same twice where one catalog is all there is."""
@@ -105,7 +117,8 @@ class ScoreCatalog(Stage):
         """Return the dates for which anything is published: RangeDaily fills gaps and leaves the past alone."""
         with config.mistakes_end_the_command():
             root = Path(config.load().storage.root)
-        return [date for date in dates if pointers.of_date(root, str(date)).exists()]
+            gone = pointers.removed(root)
+        return [date for date in dates if str(date) in gone or pointers.of_date(root, str(date)).exists()]
 
 
 @ScoreCatalog.event_handler(luigi.Event.DEPENDENCY_PRESENT)

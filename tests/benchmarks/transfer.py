@@ -6,6 +6,9 @@ features of stage 2 and once from the network's `hidden`, and is judged on a fif
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import real_data
-from ablation import train
+from ablation import HOLD_OUT
 from scipy.sparse import csr_matrix, hstack
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import normalize
@@ -34,7 +37,7 @@ DEEP += ("--training-learning-rate", "0.002", "--training-clip-norm", "5", "--tr
 
 def measure(root: Path, *, seeds: Sequence[int], quick: bool) -> dict[str, float]:
     """Print a table and return weighted F1 of level 3 from raw features, `hidden` and both, averaged over seeds."""
-    model = load_model(train("products", root, 0, (*UPPER, *DEEP), quick=quick) / "model.h5")
+    model = load_model(train(root, quick=quick) / "model.h5")
     (folder,) = (path.parent for path in root.glob("features/*/features-00000.h5"))
     data = open_parts(folder)
     training, test = (next(chunks(part, part.n_positions)) for part in (data.train, data.test))
@@ -50,6 +53,17 @@ def measure(root: Path, *, seeds: Sequence[int], quick: bool) -> dict[str, float
         figures[name] = [f1_of(seen, unseen, y, given, tenth(n_train, seed)) for seed in seeds]
         print(f"  LinearSVC on {name:<14} {np.mean(figures[name]):.4f} ± {np.std(figures[name]):.4f}", flush=True)
     return {name: float(np.mean(values)) for name, values in figures.items()}
+
+
+def train(root: Path, *, quick: bool) -> Path:
+    """Run the job up to ExportModel and return the folder of the model of the two upper levels."""
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "ExportModel"]
+    options = ["--storage-root", str(root), *HOLD_OUT, *UPPER, *DEEP, "--training-seed", "0", "--training-members", "1"]
+    shorter = ("--training-epochs", "2") if quick else ()
+    environment = {**os.environ, "LUIGI_CONFIG_PATH": str(real_data.SETTINGS / "products.cfg")}
+    subprocess.run([*command, *options, *shorter], env=environment, check=True, stdout=sys.stderr)
+    (model,) = (root / "export").glob("*")
+    return model
 
 
 def third_level(folder: Path) -> Any:
