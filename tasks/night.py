@@ -22,9 +22,9 @@ from tasks.stage import Stage, looking_on
 def command_line(flags: Sequence[str]) -> Iterator[Path]:
     """Read settings as `luigi --module tasks ScoreCatalog FLAGS` would, and give the root of the results.
 
-    A mistake ends the command with exit code 40 and one line.
+    Raises SettingsError for a mistake in them.
     """
-    with flags_of(flags), config.mistakes_end_the_command():
+    with flags_of(flags):
         yield Path(config.load().storage.root)
 
 

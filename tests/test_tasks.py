@@ -64,12 +64,15 @@ class Project:
     def command(self, *flags: str) -> list[str]:
         return [sys.executable, "-m", "luigi", "--module", "tasks", *(flags or ("ScoreCatalog", "--date", DATE))]
 
-    def start(self, *flags: str) -> subprocess.Popen[str]:
+    def known_environment(self) -> dict[str, str]:
         known = {name: value for name, value in os.environ.items() if not name.startswith("LUIGI_")}
+        return {**known, "PYTHONPATH": str(PROJECT), **self.environment}
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*flags),
             cwd=self.folder,
-            env={**known, "PYTHONPATH": str(PROJECT), **self.environment},
+            env=self.known_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
