@@ -14,7 +14,8 @@ model, and its items are cleaned by the model's own rules. How many members ther
 part of a member: one more of them is trained alone.
 
 The check for drift (tasks/drift.py) comes after `clean` and bears on nobody's result: its own fingerprint has the clean
-catalogs, its settings, and the last published run, which the plan has frozen.
+catalogs, its settings, and the last published run, which the plan has frozen. So does the gate (tasks/gate.py) after
+`export`: its fingerprint has the model, the clean items, its settings, and the last accepted model of the plan.
 
 What was invalidated (pipeline/invalidation.py) is made again under another fingerprint, and so is all that follows it.
 
@@ -46,6 +47,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "features": 2,
     "train": 2,
     "export": 3,
+    "gate": 1,
     "score": 4,
 }
 
@@ -150,6 +152,14 @@ def identify(
     return Identity(settings, inputs, prints, choice, _recipe(settings, inputs), basis)
 
 
+def with_last_accepted(identity: Identity, model: str, *, invalidated: Container[str] = frozenset()) -> Identity:
+    """Return the identity of the same run with the last accepted model in place of its own, which was refused."""
+    digests = {file.path: file.digest for files in identity.inputs.values() for file in files}
+    refused = identity.fingerprints["export"]
+    choice = Choice(model=model, reason=f"the last accepted one: {refused[:12]} was refused")
+    return identify(identity.settings, digests.__getitem__, choice, invalidated=invalidated)
+
+
 def valid_fingerprint(parts: Mapping[str, Any], invalidated: Container[str]) -> str:
     """Return the fingerprint of the parts, and of what was invalidated the next one that was not.
 
@@ -216,6 +226,8 @@ def significant(settings: Settings, stage: str) -> dict[str, Any]:
     """
     if stage == "drift":
         return {"clean": settings.clean.model_dump(mode="json", include=DRIFT)}
+    if stage == "gate":
+        return {"gate": settings.gate.model_dump(mode="json", exclude={"enabled", "accept"})}
     return {section: _dump(settings, section) for section in SECTIONS[stage]}
 
 

@@ -13,8 +13,7 @@ from luigi.cmdline_parser import CmdlineParser
 from pipeline.reasons import Wanted
 from pipeline.status import StageState, state_of
 from tasks import config
-from tasks.drift import NOT_PLANNED
-from tasks.plan import PublishedModel
+from tasks.plan import NOT_PLANNED, PublishedModel
 from tasks.score import ScoreCatalog
 from tasks.stage import Stage, looking_on
 

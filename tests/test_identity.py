@@ -89,6 +89,7 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         *(f"clean.{name}" for name in drift),
         "training.refresh",
         "training.prefetch",
+        *(f"gate.{name}" for name in type(Settings().gate).model_fields),
         "storage.root",
         "storage.keep_runs",
     ]
