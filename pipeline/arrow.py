@@ -53,12 +53,21 @@ def values(array: Any, *, null: float | None = None) -> npt.NDArray[Any]:
         array = array.combine_chunks()
     if array.null_count and null is None:
         raise ValueError(f"{array.null_count} of {len(array)} values are null")
-    dtype = np.dtype(NAMES.get(str(array.type), str(array.type)))
+    dtype = dtype_of(array.type)
     is_flag = dtype == np.bool_  # a bit each
     stored = np.frombuffer(array.buffers()[1] if len(array) else b"", np.uint8 if is_flag else dtype)
     stored = np.unpackbits(stored, bitorder="little") if is_flag else stored
     found = stored[array.offset : array.offset + len(array)].astype(dtype, copy=False)
     return np.where(values(array.is_valid()), found, dtype.type(null)) if array.null_count else found
+
+
+def dtype_of(kind: Any) -> np.dtype[Any]:
+    """Return NumPy's type of a type of numbers or booleans.
+
+    >>> dtype_of(pa.float32()), dtype_of(pa.bool_())
+    (dtype('float32'), dtype('bool'))
+    """
+    return np.dtype(NAMES.get(str(kind), str(kind)))
 
 
 def strings(texts: Sequence[str]) -> pa.Array:

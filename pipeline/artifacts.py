@@ -18,26 +18,31 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of, unsealed
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PipelineError
 from pipeline.locks import held
+from pipeline.refusals import DISK, nothing_lost, refusal
 
 __all__ = [
     "Digests",
+    "clear_work",
     "damages",
     "exists",
     "fingerprint",
     "manifest",
     "publish",
     "readable",
+    "remove",
     "replace_link",
+    "set_aside",
     "sha256_of",
+    "size_of",
     "sweep",
     "unchanged",
     "verified",
@@ -71,7 +76,7 @@ def publish(
     with held(work / LOCK, waiting=waiting):
         if not exists(folder):
             _build(folder, write, work / "build", facts)
-        _clear(work)
+        clear_work(work)
 
 
 def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapping[str, Any]) -> None:
@@ -80,7 +85,8 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapp
     try:
         with _told(folder):
             build.mkdir(parents=True)
-        write(build)
+        with _told(folder, only=DISK), nothing_lost():
+            write(build)
         with _told(folder):
             _seal(build, facts, seconds=time.monotonic() - started)
             _make(folder.parent)
@@ -100,10 +106,10 @@ def sweep(root: Path) -> None:
     for work in (root / "work").iterdir():
         if any(exists(folder) for folder in root.glob(f"*/{work.name}")):
             with held(work / LOCK):
-                _clear(work)
+                clear_work(work)
 
 
-def _clear(work: Path) -> None:
+def clear_work(work: Path) -> None:
     """Remove a directory of work by the holder of its lock, which goes last: until then nobody else is in there.
 
     Who waits for the lock may make a new one then, and removes the directory itself.
@@ -215,7 +221,8 @@ def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> No
     with held(work / "write.lock"), _told(path):
         _make(path.parent)
         try:
-            write(temporary)
+            with nothing_lost():
+                write(temporary)
             _sync(temporary)
             temporary.replace(path)
         except BaseException:
@@ -243,10 +250,41 @@ def readable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.R_OK)
 
 
+def writable(folder: Path) -> bool:
+    """Return whether a file can be written into a directory of work/, which is made where it is not there."""
+    probe = folder / "probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("may be removed", encoding="utf-8")
+        probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 def remove(path: Path) -> None:
-    """Remove a directory and what is in it, if it is there."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """Remove a file, or a directory and what is in it, if it is there."""
+    with _told(path, "removed"), suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Take a published directory or a file out of sight by one rename, on the same file system, for `remove`."""
+    with _told(path, "removed"):
+        path.rename(aside)
+        _sync(path.parent)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a directory; what goes away meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            total += 0 if file.is_dir() else file.lstat().st_size
+    return total
 
 
 def versions() -> dict[str, str]:
@@ -287,13 +325,17 @@ def _remedy(folder: Path) -> str:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn an error of the file system into one that names the path and what to do."""
+def _told(path: Path, what: str = "published", *, only: Container[int] | None = None) -> Iterator[None]:
+    """Turn an error of the file system into one that names the path and what to do; of these codes, where given."""
     try:
         yield
-    except OSError as error:
-        cause = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    except PipelineError:
+        raise
+    except Exception as error:
+        cause = refusal(error, only)
+        if cause is None:
+            raise
         raise ArtifactError(
-            f"{path}: cannot be published ({cause}); free space or give write permission below [storage] root, "
+            f"{path}: cannot be {what} ({cause}); free space or give write permission below [storage] root, "
             "then run the same command again"
         ) from error

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config_learning import NetworkSettings, TrainingSettings
+from pipeline.config_nights import GateSettings
 from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Shares, Weights
 from pipeline.errors import SettingsError
 
@@ -274,6 +275,9 @@ class StorageSettings(Section):
     """Where results lie."""
 
     root: FilePath = Field("artifacts", min_length=1, description="directory of every stage's results")
+    keep_runs: int = Field(
+        30, ge=1, description="published runs that are kept: of the newest dates, and as many of those published last"
+    )
 
 
 class Settings(Section):
@@ -285,6 +289,7 @@ class Settings(Section):
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
 

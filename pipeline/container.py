@@ -24,6 +24,8 @@ import numpy as np
 
 from pipeline.errors import ModelError, PipelineError
 from pipeline.hdf5 import read_array, write_array
+from pipeline.probe import is_readable
+from pipeline.refusals import nothing_lost
 
 MAGIC = b"TAGLADDER MODEL\n"
 VERSION = 2
@@ -36,7 +38,7 @@ REMEDY = "take it again from the stage 'export'"
 
 def write(path: Path, fill: Callable[[h5py.Group], None]) -> str:
     """Write a model file: `fill` writes into the HDF5 root, the header follows; return the SHA-256 in the header."""
-    with h5py.File(path, "w", userblock_size=HEADER) as file:
+    with nothing_lost(), h5py.File(path, "w", userblock_size=HEADER) as file:
         fill(file)
     digest, n_bytes = _digest(path)
     with path.open("r+b") as stream:
@@ -52,10 +54,12 @@ def open_verified(path: Path) -> Iterator[tuple[h5py.File, str]]:
     not built as `write` builds it, and for whatever goes wrong while the caller makes sense of its content.
     """
     digest = verify(path)
+    has_strings = version_of(path) == 1  # in attributes
+    if has_strings and not is_readable(path):
+        raise ModelError(f"{path}: not a model file that can be used: reading its attributes fails; {REMEDY}")
     try:
         with h5py.File(path, "r") as file:
-            # Version 1 has strings in attributes.
-            _check_objects(file, n_bytes=path.stat().st_size, strings=version_of(path) == 1)
+            _check_objects(file, n_bytes=path.stat().st_size, strings=has_strings)
             yield file, digest
     except (PipelineError, ArithmeticError, AttributeError, LookupError, MemoryError) as error:
         raise ModelError(_placed(path, error)) from error

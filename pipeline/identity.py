@@ -14,7 +14,10 @@ model, and its items are cleaned by the model's own rules. How many members ther
 part of a member: one more of them is trained alone (with cross_fit all are, as every fold is another one).
 
 The check for drift (tasks/drift.py) comes after `clean` and bears on nobody's result: its own fingerprint has the clean
-catalogs, its settings, and the last published run, which the plan has frozen.
+catalogs, its settings, and the last published run, which the plan has frozen. So does the gate (tasks/gate.py) after
+`export`: its fingerprint has the model, the clean items, its settings, and the last accepted model of the plan.
+
+What was invalidated (pipeline/invalidation.py) is made again under another fingerprint, and so is all that follows it.
 
 Each has the stage's version number beside it. Paths are no part of it: two files with the same bytes and
 the same kind of name (.csv, .jsonl.gz) are the same input. Neither are [storage] and what only changes speed.
@@ -23,7 +26,7 @@ rejects.parquet names its sources as they were called when the stage was publish
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -44,6 +47,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "features": 2,
     "train": 2,
     "export": 3,
+    "gate": 1,
     "score": 4,
 }
 
@@ -115,10 +119,16 @@ class Identity:
         return self.fingerprints[stage]
 
 
-def identify(settings: Settings, digest: Callable[[str], str | None], choice: Choice = TRAINS) -> Identity:
+def identify(
+    settings: Settings,
+    digest: Callable[[str], str | None],
+    choice: Choice = TRAINS,
+    *,
+    invalidated: Container[str] = frozenset(),
+) -> Identity:
     """Return the identity of a run with these settings and the model that was chosen.
 
-    `digest` gives None for a file that cannot be read.
+    `digest` gives None for a file that cannot be read. No stage gets a fingerprint that is among the `invalidated`.
     """
     engine = settings.training.model_copy(update={"engine": engine_name(settings.training)})
     settings = settings.model_copy(update={"training": engine})
@@ -130,41 +140,73 @@ def identify(settings: Settings, digest: Callable[[str], str | None], choice: Ch
             raise SettingsError(f"[training] warm_start = {settings.training.warm_start}: {len(start)} files; name one")
     prints = {"plan": fingerprint({"settings": _everything(settings), "inputs": _contents(inputs)})}
     prints |= {} if choice.start is None else {"start": choice.start}
-    from_nothing = _trained(settings, inputs, start=None)
     if choice.model is None:
-        prints |= from_nothing if choice.start is None else _trained(settings, inputs, start=choice.start)
+        prints |= _trained(settings, inputs, start=choice.start, invalidated=invalidated)
     else:
         role: Role = "scoring" if "scoring" in inputs else "training"
         cleaned = _clean_parts(settings, role, inputs[role]) | {"model": choice.model}
-        prints |= {"scored": fingerprint(cleaned), "export": choice.model}
+        prints |= {"scored": valid_fingerprint(cleaned, invalidated), "export": choice.model}
         prints |= {"clean": prints["scored"]} if role == "training" else {}
-    prints["score"] = _stage(settings, "score", prints)
-    return Identity(settings, inputs, prints, choice, _recipe(settings, inputs), from_nothing["export"])
+    prints["score"] = _stage(settings, "score", prints, invalidated=invalidated)
+    basis = _trained(settings, inputs, start=None)["export"]  # What a model is made of, however often it was made.
+    return Identity(settings, inputs, prints, choice, _recipe(settings, inputs), basis)
 
 
-def _trained(settings: Settings, inputs: Mapping[str, tuple[Input, ...]], *, start: str | None) -> dict[str, str]:
+def with_last_accepted(identity: Identity, model: str, *, invalidated: Container[str] = frozenset()) -> Identity:
+    """Return the identity of the same run with the last accepted model in place of its own, which was refused."""
+    digests = {file.path: file.digest for files in identity.inputs.values() for file in files}
+    refused = identity.fingerprints["export"]
+    choice = Choice(model=model, reason=f"the last accepted one: {refused[:12]} was refused")
+    return identify(identity.settings, digests.__getitem__, choice, invalidated=invalidated)
+
+
+def valid_fingerprint(parts: Mapping[str, Any], invalidated: Container[str]) -> str:
+    """Return the fingerprint of the parts, and of what was invalidated the next one that was not.
+
+    >>> first = valid_fingerprint({"a": 1}, ())
+    >>> second = valid_fingerprint({"a": 1}, {first})
+    >>> first == fingerprint({"a": 1}), second == first, valid_fingerprint({"a": 1}, {first, second}) in (first, second)
+    (True, False, False)
+    """
+    found, again = fingerprint(parts), 0
+    while found in invalidated:
+        again += 1
+        found = fingerprint({**parts, "again": again})
+    return found
+
+
+def _trained(
+    settings: Settings,
+    inputs: Mapping[str, tuple[Input, ...]],
+    *,
+    start: str | None,
+    invalidated: Container[str] = frozenset(),
+) -> dict[str, str]:
     """Return the fingerprints of the stages before the last one, of a run that trains; `start` is a published model."""
-    prints = {"clean": fingerprint(_clean_parts(settings, "training", inputs["training"]))}
+    prints = {"clean": valid_fingerprint(_clean_parts(settings, "training", inputs["training"]), invalidated)}
     prints["scored"] = prints["clean"]
     if "scoring" in inputs:
-        prints["scored"] = fingerprint(_clean_parts(settings, "scoring", inputs["scoring"]))
-    prints["features"] = _stage(settings, "features", prints)
+        prints["scored"] = valid_fingerprint(_clean_parts(settings, "scoring", inputs["scoring"]), invalidated)
+    prints["features"] = _stage(settings, "features", prints, invalidated=invalidated)
     starts: list[str | None] = [file.digest or "" for file in inputs.get("start", ())] or [start]
     for number, name in enumerate(member_names(settings), start=1):
         # Which member of an earlier ensemble a network starts from hangs on its number, beside its seed.
         more = {"start": starts[0], **({"member": str(number)} if number > 1 else {})} if starts != [None] else {}
         if settings.training.cross_fit:
             more |= {"fold": f"{number} of {settings.training.members}"}
-        prints[name] = _stage(of_member(settings, number), "train", prints | more, *more)
-    prints["export"] = _stage(settings, "export", prints)
+        member = of_member(settings, number)
+        prints[name] = _stage(member, "train", prints | more, *more, invalidated=invalidated)
+    prints["export"] = _stage(settings, "export", prints, invalidated=invalidated)
     return prints
 
 
-def _stage(settings: Settings, stage: str, prints: Mapping[str, str | None], *more: str) -> str:
+def _stage(
+    settings: Settings, stage: str, prints: Mapping[str, str | None], *more: str, invalidated: Container[str]
+) -> str:
     """Return the fingerprint of a stage, from its settings and its upstreams', of which there may be `more`."""
     upstreams = {name: prints[name] for name in (*upstreams_of(settings, stage), *more)}
     parts = {"settings": significant(settings, stage), "upstreams": upstreams}
-    return fingerprint({"stage": stage, "version": STAGE_VERSIONS[stage], **parts})
+    return valid_fingerprint({"stage": stage, "version": STAGE_VERSIONS[stage], **parts}, invalidated)
 
 
 def upstreams_of(settings: Settings, stage: str) -> tuple[str, ...]:
@@ -186,6 +228,8 @@ def significant(settings: Settings, stage: str) -> dict[str, Any]:
     """
     if stage == "drift":
         return {"clean": settings.clean.model_dump(mode="json", include=DRIFT)}
+    if stage == "gate":
+        return {"gate": settings.gate.model_dump(mode="json", exclude={"enabled", "accept"})}
     return {section: _dump(settings, section) for section in SECTIONS[stage]}
 
 

@@ -1,14 +1,22 @@
-"""Pointers: which immutable run is the result of a date, and which is the latest."""
+"""Pointers: which immutable run is the result of a date, and which is the latest.
+
+<root>/published/<date>.json     the run of a date
+<root>/published/latest.json     that of the newest date, or the one that a rollback has pinned
+<root>/published/pinned.json     the run that a rollback has pinned; as long as it is there, `latest` stays
+<root>/published/removed.json    dates whose results retention has removed, and which run they had
+"""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.artifacts import replace_link, write_text
+from pipeline.artifacts import remove, replace_link, write_text
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
+from pipeline.leases import guard
 from pipeline.locks import held
 
 WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
@@ -46,19 +54,74 @@ def of_date(root: Path, date: str) -> Path:
 
 
 def point(root: Path, pointer: Pointer) -> None:
-    """Make a run the result of its date, and the latest one unless a later date is published already.
+    """Make a run the result of its date, and the latest one unless a later date is published or another run is pinned.
 
     The date's own pointer comes last: as long as it is not there, the next run repeats all of this.
     """
-    work, published = root / "work", root / "published"
-    text = sealed(asdict(pointer))
-    with held(work / "published.lock"):
+    with held(guard(root)):
         newest = latest(root)
-        if newest is None or newest.date <= pointer.date:
-            write_text(published / "latest.json", text, work=work)
-            _link(published / "latest", root / pointer.folder, work=work)
-            _link(published / "latest_model.h5", root / "export" / pointer.model / "model.h5", work=work)
-        write_text(of_date(root, pointer.date), text, work=work)
+        if pinned(root) is None and (newest is None or newest.date <= pointer.date):
+            _make_latest(root, pointer)
+        _write(root, of_date(root, pointer.date), pointer)
+
+
+def pinned(root: Path) -> Pointer | None:
+    """Return the run that `latest` is pinned to, None where it moves on with every date."""
+    return read(root / "published" / "pinned.json")
+
+
+def pin(root: Path, pointer: Pointer) -> None:
+    """Make `latest` name this run, whatever is published from now on, until `release`."""
+    with held(guard(root)):
+        _write(root, root / "published" / "pinned.json", pointer)
+        _make_latest(root, pointer)
+
+
+def release(root: Path) -> Pointer | None:
+    """Let `latest` name the newest date again, and move on; return that date's pointer, None where there is none."""
+    with held(guard(root)):
+        dates = of_dates(root)
+        if dates:
+            _make_latest(root, dates[-1])
+        remove(root / "published" / "pinned.json")
+    return dates[-1] if dates else None
+
+
+def of_dates(root: Path) -> list[Pointer]:
+    """Return the pointers of all dates, the newest last; raises ArtifactError for a damaged one."""
+    found = (read(path) for path in sorted((root / "published").glob("[0-9]*.json")))
+    return [pointer for pointer in found if pointer is not None]
+
+
+def removed(root: Path) -> dict[str, str]:
+    """Return the dates whose results retention has removed, and the run of each; raises ArtifactError if damaged."""
+    path = root / "published" / "removed.json"
+    try:
+        return unsealed(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); remove it: its dates count as not run") from None
+
+
+def forget(root: Path, pointers: Sequence[Pointer]) -> None:
+    """Remove pointers of dates, and remember which they were; the caller holds `guard`."""
+    if pointers:
+        gone = {**removed(root), **{pointer.date: pointer.run for pointer in pointers}}
+        write_text(root / "published" / "removed.json", sealed(gone), work=root / "work")
+    for pointer in pointers:
+        remove(of_date(root, pointer.date))
+
+
+def _make_latest(root: Path, pointer: Pointer) -> None:
+    work, published = root / "work", root / "published"
+    _write(root, published / "latest.json", pointer)
+    _link(published / "latest", root / pointer.folder, work=work)
+    _link(published / "latest_model.h5", root / "export" / pointer.model / "model.h5", work=work)
+
+
+def _write(root: Path, path: Path, pointer: Pointer) -> None:
+    write_text(path, sealed(asdict(pointer)), work=root / "work")
 
 
 def _link(link: Path, target: Path, *, work: Path) -> None:

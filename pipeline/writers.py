@@ -18,6 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import arrow
+
 ROW_GROUP = 65_536  # rows of a Parquet row group
 BLOCK = 16_384  # most rows of an HDF5 chunk
 CHUNK_BYTES = 8 << 20  # and most bytes of one
@@ -211,7 +213,7 @@ def _stored_type(kind: pa.DataType) -> Any:
         return np.dtype(np.int32) if pa.types.is_string(kind.value_type) else _stored_type(kind.value_type)
     if pa.types.is_dictionary(kind):
         return np.dtype(np.int32)
-    return h5py.string_dtype() if pa.types.is_string(kind) else np.dtype(kind.to_pandas_dtype())
+    return h5py.string_dtype() if pa.types.is_string(kind) else arrow.dtype_of(kind)
 
 
 def _labels_of(name: str, kind: pa.DataType) -> list[str]:

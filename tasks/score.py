@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import luigi
 
-from pipeline import artifacts, pointers, summary
+from pipeline import artifacts, pointers, retention, summary
+from pipeline.errors import ArtifactError
 from tasks import config
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
+from tasks.gate import CheckModel, refusal
 from tasks.plan import PlanRun, PublishedModel
 from tasks.stage import Stage
 from tasks.targets import PointerTarget
@@ -25,20 +29,39 @@ class ScoreCatalog(Stage):
     stage = "score"
 
     def requires(self) -> dict[str, Any]:
-        """Return the plan, the leave to go on, the model, and the clean items to score: of [scoring] or [catalog]."""
-        role = "scoring" if self.scores_another_catalog else "training"
-        return {
+        """Return the plan, the leave to go on, the model, the verdict on a new one, and the clean items to score."""
+        role, trains = "scoring" if self.scores_another_catalog else "training", self.identity.choice.model is None
+        found = {
             "plan": self.same_run(PlanRun, "plan"),
             "drift": self.same_run(CheckDrift, "plan"),
-            "export": self.same_run(ExportModel if self.identity.choice.model is None else PublishedModel, "export"),
+            "export": self.same_run(ExportModel if trains else PublishedModel, "export"),
             "scored": self.same_run(CleanTags, "scored", role=role),
         }
+        return found | ({"gate": self.same_run(CheckModel, "plan")} if trains and self.settings.gate.enabled else {})
 
     def output(self) -> Any:
         """Return the published directory and the pointer of the date."""
         return [self.directory(), PointerTarget(pointers.of_date(self.root, str(self.date)), self.fingerprint)]
 
-    def run(self) -> None:
+    def run(self) -> Iterator[Any]:
+        """Score with the new model; where that was refused, with the last accepted one, and fail all the same."""
+        verdict = self.verdict()
+        if verdict is not None and not verdict["accepted"]:
+            last = verdict["last_accepted_model"]
+            there = last is not None and artifacts.exists(self.root / "export" / last)
+            if there:
+                yield ScoreCatalog(date=self.date, fingerprint=self.with_last_accepted())
+            raise refusal(verdict, self.requires()["gate"].folder / "verdict.json", scored=there)
+        self.score()
+
+    def verdict(self) -> dict[str, Any] | None:
+        """Return what the gate says of a new model; None where there is none, or no gate."""
+        if "gate" not in self.requires():
+            return None
+        found: dict[str, Any] = json.loads((self.read("gate") / "verdict.json").read_text("utf-8"))
+        return found
+
+    def score(self) -> None:
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
         from pipeline.score_catalog import score
 
@@ -62,6 +85,17 @@ class ScoreCatalog(Stage):
         print(
             summary.closing(self.root, self.pointer(), clean=clean, scored=scored, reason=self.identity.choice.reason)
         )
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what [storage] keep_runs does not keep; what is published is published also where that fails."""
+        try:
+            removed = retention.clean(self.root, keep_runs=self.settings.storage.keep_runs)
+        except ArtifactError as error:
+            print(f"clean: nothing more was removed: {error}", file=sys.stderr)
+            return
+        if any(not found.path.startswith("work/") for found in removed):
+            print(retention.told(removed))
 
     def cleaned(self, name: str) -> Path:
         """Return the directory of one of the two cleanings, the same twice where one catalog is all there is."""
@@ -83,7 +117,8 @@ class ScoreCatalog(Stage):
         """Return the dates for which anything is published: RangeDaily fills gaps and leaves the past alone."""
         with config.mistakes_end_the_command():
             root = Path(config.load().storage.root)
-        return [date for date in dates if pointers.of_date(root, str(date)).exists()]
+            gone = pointers.removed(root)
+        return [date for date in dates if str(date) in gone or pointers.of_date(root, str(date)).exists()]
 
 
 @ScoreCatalog.event_handler(luigi.Event.DEPENDENCY_PRESENT)

@@ -6,6 +6,7 @@ import datetime
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,20 +14,23 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts
+from pipeline import artifacts, invalidation, leases
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
-from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of
+from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
 from pipeline.inputs import LAST, with_date
+from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
 from pipeline.progress import Progress, stage_progress
-from pipeline.refresh import CHANGED, choose, last_model, planned
+from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
 from tasks import config
 from tasks.targets import DirectoryTarget
 
 # Identities of this process by date and the fingerprint of any of their stages: a run is looked up once, at its
 # root task; upstream tasks are given their fingerprint and find the same identity here.
 _identities: dict[tuple[datetime.date, str], Identity] = {}
+# Whether this process only looks at the stages and runs none of them.
+looking_on: ContextVar[bool] = ContextVar("looking_on", default=False)
 
 
 class RunDate(luigi.DateParameter):
@@ -81,6 +85,14 @@ class Dated(luigi.Task):
     def root(self) -> Path:
         """Return the directory of all results."""
         return Path(self.settings.storage.root)
+
+    def with_last_accepted(self) -> str:
+        """Return the fingerprint of the scores by the last accepted model of the plan, and make that run known."""
+        (other,) = _with_last_accepted(self.identity, self.date)
+        _begin(other)
+        for name in other.fingerprints.values():
+            _identities.setdefault((self.date, name), other)
+        return other.of("score")
 
     def same_run(self, task: type[Dated], name: str, **parameters: Any) -> Dated:
         """Return another task of the same run, by the name of its fingerprint."""
@@ -160,14 +172,39 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
         return given
     with config.mistakes_end_the_command():
         identity = current_identity(date)
-        fingerprint = identity.of(stage)
-        if given and given != fingerprint:
+        known = [identity, *_with_last_accepted(identity, date)] if given else [identity]
+        fingerprint = next((found.of(stage) for found in known if given in found.fingerprints.values()), None)
+        if given and fingerprint != given:
             raise SettingsError(
-                f"--fingerprint {given}: settings and input files now give {fingerprint}; leave the flag out"
+                f"--fingerprint {given}: settings and input files now give {identity.of(stage)}; leave the flag out"
             )
-    config.lock_below(Path(identity.settings.storage.root))
-    _identities.update({(date, known): identity for known in identity.fingerprints.values()})
-    return fingerprint
+    for found in reversed(known):  # What two of them share is the first one's.
+        if not looking_on.get():
+            _begin(found)
+        _identities.update({(date, name): found for name in found.fingerprints.values()})
+    return identity.of(stage) if fingerprint is None else fingerprint
+
+
+def _with_last_accepted(identity: Identity, date: datetime.date) -> list[Identity]:
+    """Return the run of the same plan that scores with the last accepted model, where it may come to that.
+
+    A worker learns by its fingerprint alone that a refused model has its place taken.
+    """
+    root = Path(identity.settings.storage.root)
+    plan = read_plan(root / plan_name(date, identity))
+    last = None if plan is None else plan["last_accepted_model"]
+    if last is None or identity.choice.model is not None:
+        return []
+    return [with_last_accepted(identity, last, invalidated=invalidation.invalidated(root))]
+
+
+def _begin(identity: Identity) -> None:
+    """Say that this process needs these results, before any of them is looked for."""
+    root = Path(identity.settings.storage.root)
+    config.lock_below(root)
+    # Where nothing can be written, nothing can be removed either; the first task to write says what is wrong.
+    with suppress(ArtifactError):
+        leases.hold(root, identity.fingerprints.values())
 
 
 def current_identity(date: datetime.date) -> Identity:
@@ -177,16 +214,20 @@ def current_identity(date: datetime.date) -> Identity:
     digests = artifacts.Digests(root / "digests.json")
     # Asked twice about a file, it must not have changed in between.
     digest = cache(lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)
-    identity = identify(settings, digest)
+    again = invalidation.invalidated(root)
+    identity = identify(settings, digest, invalidated=again)
     engine = identity.settings.training.engine
     if find_spec(engine) is None:
         raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
     if settings.training.refresh != CHANGED or settings.training.warm_start == LAST:
         # The plan decides where it is written already: what is published may have changed since.
+        last = last_model(root)
+        if last is not None and settings.training.refresh != PINNED and rests_on(root, last.fingerprint, again):
+            last = None
         choice = planned(root / plan_name(date, identity)) or choose(
-            settings.training, date, last_model(root), recipe=identity.recipe, basis=identity.basis
+            settings.training, date, last, recipe=identity.recipe, basis=identity.basis
         )
-        identity = identify(settings, digest, choice)
+        identity = identify(settings, digest, choice, invalidated=again)
     if digests.changed:
         # A memory that only saves time; the plan is the first file that must be written.
         with suppress(ArtifactError):

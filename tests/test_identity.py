@@ -50,6 +50,7 @@ def changed(one: Identity, other: Identity) -> list[str]:
         ("export", "storage", "float16", STAGES[3:]),
         ("scoring", "n_best", 1, ["score"]),
         ("storage", "root", "elsewhere", []),
+        ("storage", "keep_runs", 5, []),
     ],
 )
 def test_a_setting_changes_the_stages_from_its_own_on(items, section, name, value, stages):
@@ -88,8 +89,22 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         *(f"clean.{name}" for name in drift),
         "training.refresh",
         "training.prefetch",
+        *(f"gate.{name}" for name in type(Settings().gate).model_fields),
         "storage.root",
+        "storage.keep_runs",
     ]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_was_invalidated_gets_another_fingerprint_and_so_does_what_follows(items, stage):
+    settings = settings_of(items)
+    before = identify(settings, digest)
+    again = identify(settings, digest, invalidated={before.fingerprints[stage]})
+    assert changed(before, again) == STAGES[STAGES.index(stage) :]
+    third = identify(settings, digest, invalidated={before.fingerprints[stage], again.fingerprints[stage]})
+    assert third.fingerprints[stage] not in (before.fingerprints[stage], again.fingerprints[stage])
+    assert again.fingerprints["plan"] == before.fingerprints["plan"]  # a repetition finds the same yesterday
+    assert again.basis == before.basis
 
 
 def test_a_byte_of_an_input_changes_all(items):

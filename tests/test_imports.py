@@ -27,6 +27,24 @@ from pipeline import load_model
 items = pa.table({{"tags": [["zombies"], []], "item_id": [1, 2]}})
 print(load_model({path!r}).predict(items)["path"].to_pylist())
 """
+CATALOG = """
+import json, sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet as pq
+from pipeline import Settings, load_model
+from pipeline.progress import SILENT
+from pipeline.score_catalog import score
+folder = Path(sys.argv[1])
+(folder / "build").mkdir(parents=True)
+items = pa.record_batch({{"item_id": list(range(40)), "tags": [["zombies"], []] * 20}})
+pq.write_table(pa.Table.from_batches([items]), folder / "items.parquet")
+pq.write_table(pa.table({{"scope": pa.array([], pa.string())}}), folder / "rejects.parquet")
+settings = Settings(scoring={{"workers": 2, "batch_size": 8}})
+score(settings, Path({path!r}), folder, folder / "build", run="r", progress=SILENT, shard_items=8, few_items=0)
+found = pq.read_table(folder / "build" / "scores.parquet")["path"].to_pylist()
+whole = load_model({path!r}).score_batch(items, clean=True)["path"].to_pylist()
+print(found == whole, len(found), len(list((folder / "shards").glob("worker-*.log"))))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +54,9 @@ def saved(tmp_path_factory):
     return path
 
 
-def run(code, *, python=sys.executable, folder=PROJECT):
-    done = subprocess.run([str(python), "-c", code], cwd=folder, capture_output=True, text=True)
+def run(code, *arguments, python=sys.executable, folder=PROJECT, environment=None):
+    command = [str(python), "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.stderr == ""
     return done.stdout.splitlines()
 
@@ -76,6 +95,15 @@ def test_a_table_is_scored_where_nothing_else_is_installed(saved):
     assert paths == str([list(found.path) for found in make_model().predict([["zombies"], []])])
 
 
+def test_a_catalog_is_scored_by_processes_where_nothing_else_is_installed(saved, tmp_path):
+    """Python runs sitecustomize when it starts, so it holds in the worker processes as well."""
+    allowed = FIVE | OF_PYDANTIC | {"pipeline", "cython_runtime"}
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED.format(allowed=allowed))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"}
+    found = run(CATALOG.format(path=str(saved)), tmp_path / "catalog", environment=environment)
+    assert found == ["True 40 2"]
+
+
 @pytest.mark.slow
 def test_the_five_libraries_alone_are_enough(saved, tmp_path):
     """Needs a package index: an environment is made of them, and of the package without what it depends on."""
@@ -93,6 +121,10 @@ def test_the_five_libraries_alone_are_enough(saved, tmp_path):
     subprocess.run([*pip, "--no-deps", str(source)], check=True)
     (paths,) = run(SCORE.format(path=str(saved)), python=python, folder=tmp_path)
     assert paths == str([list(found.path) for found in make_model().predict([["zombies"], []])])
+    assert run(CATALOG.format(path=str(saved)), tmp_path / "catalog", python=python, folder=tmp_path) == ["True 40 2"]
+    listed = subprocess.run([str(python), "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True)
+    installed = {line.partition("==")[0].lower().replace("-", "_") for line in listed.stdout.splitlines()}
+    assert installed - OF_PYDANTIC - {"pip", "setuptools"} == FIVE | {"tagladder"}
     command = [str(python), "-m", "pipeline", "predict", "zombies", "--explain", "--model", str(saved)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

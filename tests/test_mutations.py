@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from crafted_model import craft
 from small_model import features, make_model
+from test_model import as_version_1
 
 from pipeline.errors import ModelError, PipelineError
 from pipeline.model import load_model
+from pipeline.probe import is_readable
 
 SHORT = pytest.param(1000, id="1000")
 LONG = pytest.param(10_000, id="10000", marks=pytest.mark.slow)
@@ -136,6 +138,45 @@ def test_bytes_of_hdf5_that_changed_under_a_right_checksum_load_or_are_told(save
     command = [sys.executable, "-c", RAW, str(saved), str(tmp_path / "model.h5"), str(n_mutations)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60 + n_mutations // 5)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+HEAP = """
+import sys
+from pathlib import Path
+import numpy as np
+from pipeline import container
+from pipeline.errors import ModelError
+from pipeline.model import load_model
+
+saved, path, rng = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), np.random.default_rng(4)
+heap, outcomes = saved.index(b"GCOL"), []
+for place in range(heap, heap + 40, 4):
+    damaged = bytearray(saved)
+    damaged[place : place + 4] = rng.bytes(4)
+    path.write_bytes(damaged)
+    with path.open("r+b") as stream:
+        stream.write(container._header(1, *container._digest(path)))
+    try:
+        load_model(path)
+        outcomes.append("loaded")
+    except ModelError as error:
+        outcomes.append("told")
+        assert "take it again from the stage 'export'" in str(error), error
+print(*outcomes)
+"""
+
+
+def test_a_damaged_heap_of_strings_under_a_right_checksum_is_told(saved, tmp_path):
+    """Format 1 has strings in attributes, whose damage can make libhdf5 hang: a child process looks first."""
+    old = craft(saved, tmp_path / "old.h5", as_version_1, version=1)
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", HEAP, str(old), str(tmp_path / "model.h5")]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split().count("told") >= 5
+    assert is_readable(old)
+    assert not is_readable(old, max_seconds=0.001)  # as one that makes libhdf5 hang
 
 
 def test_no_planted_pickle_runs(saved, tmp_path):

@@ -1,0 +1,62 @@
+"""Are the published files as they were published? All of them, or those of one directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import pointers
+from pipeline.digests import unsealed
+from pipeline.errors import ArtifactError
+from pipeline.identity import STAGE_VERSIONS
+from pipeline.pointers import Pointer
+
+
+def published(root: Path) -> list[Path]:
+    """Return all published directories."""
+    return [path for stage in STAGE_VERSIONS for path in sorted((root / stage).glob("*")) if path.is_dir()]
+
+
+def damaged_pointers(root: Path) -> Iterator[str]:
+    """Give a line for each pointer, link or plan that is damaged, or names what is not there."""
+    for path in sorted((root / "plan").glob("*.json")):
+        try:
+            unsealed(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            yield f"{path}: is not a plan ({error}); remove it"
+    known = ("latest", "pinned", "removed")
+    named = [root / "published" / f"{name}.json" for name in known[:2]]
+    for path in (*named, *sorted((root / "published").glob("[0-9]*.json"))):
+        try:
+            pointer = pointers.read(path)
+        except ArtifactError as error:
+            yield str(error)
+            continue
+        if pointer is not None:
+            yield from _names_nothing(root, path, pointer)
+    try:
+        pointers.removed(root)
+    except ArtifactError as error:
+        yield str(error)
+    yield from _links(root)
+
+
+def _names_nothing(root: Path, path: Path, pointer: Pointer) -> Iterator[str]:
+    if path.stem not in ("latest", "pinned") and path.stem != pointer.date:
+        yield f"{path}: is the pointer of {pointer.date}; remove it and run the job again"
+    for place in (pointer.folder, f"export/{pointer.model}", pointer.plan):
+        if not (root / place).exists():
+            yield f"{path}: names {place}, which is not there; run the job of {pointer.date} again"
+
+
+def _links(root: Path) -> Iterator[str]:
+    """Give a line for each link that does not name what latest.json names; there may be none."""
+    try:
+        latest = pointers.latest(root)
+    except ArtifactError:
+        return
+    wanted = {} if latest is None else {"latest": latest.folder, "latest_model.h5": f"export/{latest.model}/model.h5"}
+    for name, target in wanted.items():
+        link = root / "published" / name
+        if link.is_symlink() and link.resolve() != (root / target).resolve():
+            yield f"{link}: names {link.resolve()}, and latest.json {target}; run the job again"

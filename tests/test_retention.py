@@ -1,0 +1,360 @@
+"""What retention keeps and what it removes, on a root of small directories."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline import artifacts, invalidation, leases, pointers, retention, runs, verification
+from pipeline.digests import sealed
+from pipeline.errors import ArtifactError
+from pipeline.locks import held
+
+PROJECT = Path(__file__).parents[1]
+
+
+def print_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class Nights:
+    """A root below which nights are published as the job does it."""
+
+    root: Path
+
+    def publish(self, stage: str, name: str, **facts: object) -> str:
+        folder = self.root / stage / print_of(stage + name)
+        facts = {"stage": stage, "fingerprint": folder.name, "upstreams": {}, **facts}
+        work = self.root / "work" / folder.name
+        artifacts.publish(folder, lambda path: (path / "a").write_text(name) and None, work=work, facts=facts)
+        return folder.name
+
+    def night(self, date: str, name: str, *, features: str = "same", start: str | None = None) -> pointers.Pointer:
+        """Publish a run with a model of its own, made from features that nights may share."""
+        clean = self.publish("clean", name)
+        below = {"clean": clean, "features": self.publish("features", features, upstreams={"clean": clean})}
+        train = self.publish("train", name, upstreams={"features": below["features"]}, start=start)
+        model = self.publish("export", name, upstreams={**below, "train": train})
+        drift = self.publish("drift", name, upstreams={"clean": clean})
+        run = self.publish("score", name, upstreams={"export": model, "scored": clean})
+        stages = {**below, "train": train, "export": model, "scored": clean, "score": run}
+        plan = {"date": date, "fingerprint": print_of("plan" + name), "stages": stages}
+        place = f"plan/{date}-{plan['fingerprint']}.json"
+        artifacts.write_text(self.root / place, sealed(plan), work=self.root / "work")
+        assert drift
+        pointer = pointers.Pointer(date=date, run=run, folder=f"score/{run}", model=model, plan=place)
+        pointers.point(self.root, pointer)
+        return pointer
+
+    def there(self, stage: str) -> set[str]:
+        return {(path / "a").read_text() for path in (self.root / stage).glob("*")}
+
+    def unlocked(self) -> list[str]:
+        """Return what is in work/ beside the locks that every writer takes."""
+        return sorted(path.name for path in (self.root / "work").iterdir() if path.suffix != ".lock")
+
+    def dates(self) -> list[str]:
+        return [pointer.date for pointer in pointers.of_dates(self.root)]
+
+
+@pytest.fixture
+def nights(tmp_path) -> Nights:
+    return Nights(tmp_path / "artifacts")
+
+
+def test_thirty_nights_leave_as_many_directories_and_files_as_three(nights):
+    n_files = []
+    for day in range(1, 31):
+        nights.night(f"2026-11-{day:02}", f"night {day}", features=f"night {day}")
+        retention.clean(nights.root, keep_runs=3)
+        n_files.append(sum(path.is_file() for path in nights.root.rglob("*")))
+    assert nights.dates() == ["2026-11-28", "2026-11-29", "2026-11-30"]
+    for stage in ("clean", "features", "train", "export", "score", "drift"):
+        assert nights.there(stage) == {"night 28", "night 29", "night 30"}, stage
+    assert len(list((nights.root / "plan").iterdir())) == 3
+    assert len(set(n_files[3:])) == 1
+    assert list(verification.damaged_pointers(nights.root)) == []
+    assert sorted(pointers.removed(nights.root)) == [f"2026-11-{day:02}" for day in range(1, 28)]
+
+
+def test_what_kept_runs_share_stays_as_long_as_one_of_them(nights):
+    for day in (1, 2, 3):
+        nights.night(f"2026-11-0{day}", f"night {day}")
+    retention.clean(nights.root, keep_runs=2)
+    assert nights.there("train") == {"night 2", "night 3"}
+    assert nights.there("features") == {"same"}
+    assert nights.there("clean") == {"night 1", "night 2", "night 3"}  # the features were made from the first
+
+
+def test_a_dry_run_says_what_and_touches_nothing(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    before = sorted(path for path in nights.root.rglob("*"))
+    told = retention.clean(nights.root, keep_runs=1, dry_run=True)
+    assert sorted(found.path.split("/")[0] for found in told) == [
+        *("clean", "drift", "export", "features", "plan", "score", "train")
+    ]
+    assert sum(found.size for found in told) > 1000
+    assert sorted(path for path in nights.root.rglob("*")) == before
+    assert retention.clean(nights.root, keep_runs=1) == told
+    assert retention.clean(nights.root, keep_runs=1) == []
+
+
+def test_a_backfill_of_old_dates_is_not_thrown_away_at_once_and_the_newest_dates_stay(nights):
+    for date in ("2026-11-20", "2026-11-21", "2026-10-01", "2026-10-02"):
+        nights.night(date, date, features=date)
+        time.sleep(0.01)  # so that the times of two files differ
+    retention.clean(nights.root, keep_runs=2)
+    assert nights.dates() == ["2026-10-01", "2026-10-02", "2026-11-20", "2026-11-21"]
+    nights.night("2026-11-22", "2026-11-22", features="2026-11-22")
+    retention.clean(nights.root, keep_runs=2)
+    assert nights.dates() == ["2026-10-02", "2026-11-21", "2026-11-22"]
+
+
+def test_a_pinned_run_stays_however_old(nights):
+    first = nights.night("2026-11-01", "first", features="first")
+    pointers.pin(nights.root, first)
+    for day in (2, 3):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    retention.clean(nights.root, keep_runs=1)
+    assert nights.dates() == ["2026-11-01", "2026-11-03"]
+    assert pointers.latest(nights.root) == first
+    assert nights.there("export") == {"first", "night 3"}
+    newest = pointers.release(nights.root)
+    assert newest is not None
+    assert (newest.date, pointers.latest(nights.root)) == ("2026-11-03", newest)
+    retention.clean(nights.root, keep_runs=1)
+    assert nights.dates() == ["2026-11-03"]
+
+
+def test_the_model_that_training_started_from_stays_and_not_what_it_was_made_from(nights):
+    first = nights.night("2026-11-01", "first", features="first")
+    nights.night("2026-11-02", "second", features="second", start=first.model)
+    retention.clean(nights.root, keep_runs=1)
+    assert nights.there("export") == {"first", "second"}
+    assert nights.there("train") == {"second"}
+    assert nights.there("score") == {"second"}
+
+
+def test_what_was_begun_for_the_newest_date_stays_and_what_was_given_up_before_it_goes(nights):
+    nights.night("2026-11-01", "first", features="first")
+    for date, name in (("2026-10-31", "given up"), ("2026-11-02", "under way")):
+        clean = nights.publish("clean", name)
+        stages = {"clean": clean, "train": print_of(f"train {name}")}
+        plan = {"date": date, "fingerprint": print_of(name), "stages": stages}
+        place = nights.root / "plan" / f"{date}-{plan['fingerprint']}.json"
+        artifacts.write_text(place, sealed(plan), work=nights.root / "work")
+        work = nights.root / "work" / stages["train"]
+        (work / "build").mkdir(parents=True)
+        (work / "checkpoint.h5").write_text(name)
+    told = retention.clean(nights.root, keep_runs=1)
+    assert nights.there("clean") == {"first", "under way"}
+    assert [path.name[:10] for path in sorted((nights.root / "plan").iterdir())] == ["2026-11-01", "2026-11-02"]
+    under_way, given_up = (nights.root / "work" / print_of(f"train {name}") for name in ("under way", "given up"))
+    assert sorted(path.name for path in under_way.iterdir()) == ["checkpoint.h5", "lock"]  # the half-built part is gone
+    assert not given_up.exists()
+    assert f"work/{given_up.name}" in [found.path for found in told]
+
+
+def test_work_of_a_living_process_and_its_results_stay_and_go_when_it_is_killed(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    needed = [print_of("cleannight 1"), print_of("trainnew")]
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline import leases; from pipeline.locks import held\n"
+        "root = Path(sys.argv[1]); leases.hold(root, sys.argv[2:])\n"
+        "with held(root / 'work' / sys.argv[3] / 'lock'): print('ready', flush=True); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-c", code, str(nights.root), *needed]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        retention.clean(nights.root, keep_runs=1)
+        assert nights.there("clean") == {"night 1", "night 2"}
+        assert nights.there("train") == {"night 2"}
+        assert (nights.root / "work" / needed[1]).is_dir()
+        process.kill()
+    retention.clean(nights.root, keep_runs=1)
+    assert nights.there("clean") == {"night 2"}
+    assert nights.unlocked() == []
+
+
+def test_this_process_keeps_what_it_needs_itself(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    leases.hold(nights.root, [print_of("exportnight 1")])
+    for _ in range(2):  # looking at its own lease does not end it
+        retention.clean(nights.root, keep_runs=1)
+        assert nights.there("export") == {"night 1", "night 2"}
+    # What the model was made from is what the process would need to make it again.
+    assert nights.there("train") == {"night 1", "night 2"}
+    assert nights.there("score") == {"night 2"}
+
+
+def test_a_lease_waits_until_retention_has_decided(nights):
+    nights.night("2026-11-01", "first")
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline import leases\n"
+        "print('begun', flush=True); leases.hold(Path(sys.argv[1]), ['x']); print('held', time.time(), flush=True)"
+    )
+    with held(leases.guard(nights.root)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(nights.root)],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(0.3)
+        released = time.time()
+    said, _ = process.communicate(timeout=30)
+    assert float(said.split()[1]) >= released
+
+
+def test_temporary_files_of_dead_processes_go_and_those_of_living_ones_stay(nights):
+    nights.night("2026-11-01", "first")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    work = nights.root / "work"
+    for process in (dead.pid, os.getpid()):
+        (work / f"latest.json.{process}").write_text("{")
+    (work / "pid").mkdir()
+    (work / "pid" / "a.pid").write_text(f"{dead.pid}\n")
+    (work / "pid" / "b.pid").write_text(f"{dead.pid}\n{os.getpid()}\n")
+    retention.clean(nights.root, keep_runs=1)
+    assert nights.unlocked() == [f"latest.json.{os.getpid()}", "pid"]
+    assert [path.name for path in (work / "pid").iterdir()] == ["b.pid"]
+
+
+def test_what_retention_left_half_removed_goes_the_next_time(nights):
+    nights.night("2026-11-01", "first")
+    aside = nights.root / "work" / "removed-score-1"
+    aside.mkdir()
+    (aside / "a").write_text("a")
+    assert [found.path for found in retention.clean(nights.root, keep_runs=1, dry_run=True)] == ["work/removed-score-1"]
+    retention.clean(nights.root, keep_runs=1)
+    assert not aside.exists()
+
+
+def test_a_damaged_directory_that_is_kept_stops_the_removal(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    (nights.root / "export" / print_of("exportnight 2") / "manifest.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"export/.*manifest\.json: cannot be read"):
+        retention.clean(nights.root, keep_runs=1)
+    assert nights.there("train") == {"night 1", "night 2"}
+    assert nights.dates() == ["2026-11-01", "2026-11-02"]
+
+
+def test_directories_that_are_not_the_jobs_are_left_alone(nights):
+    nights.night("2026-11-01", "first")
+    for place in ("score/mine", f"mine/{print_of('mine')}", "notes"):
+        (nights.root / place).mkdir(parents=True)
+    assert retention.clean(nights.root, keep_runs=1) == []
+    assert retention.clean(nights.root / "absent", keep_runs=1) == []
+    assert (nights.root / "score" / "mine").is_dir()
+
+
+# --- finding runs
+
+
+def test_a_run_is_found_by_date_by_the_first_digits_and_as_the_latest(nights):
+    first, second = (nights.night(f"2026-11-0{day}", f"night {day}") for day in (1, 2))
+    assert runs.find(nights.root, None) == second
+    assert runs.find(nights.root, "2026-11-01") == first
+    assert runs.find(nights.root, first.run[:8]) == first
+    assert runs.before_latest(nights.root) == first
+
+
+def test_a_run_that_is_not_there_is_told_with_those_that_are(nights):
+    with pytest.raises(ArtifactError, match="nothing is published yet; run: luigi --module tasks ScoreCatalog"):
+        runs.find(nights.root, None)
+    first, _ = (nights.night(f"2026-11-0{day}", f"night {day}", features=str(day)) for day in (1, 2))
+    with pytest.raises(ArtifactError, match="2026-10-01: nothing is published for this date; there are "):
+        runs.find(nights.root, "2026-10-01")
+    with pytest.raises(ArtifactError, match="zz: no run has a fingerprint that begins so; there are "):
+        runs.find(nights.root, "zz")
+    retention.clean(nights.root, keep_runs=1)
+    with pytest.raises(ArtifactError, match=r"2026-11-01: its results were removed, as \[storage\] keep_runs says"):
+        runs.find(nights.root, "2026-11-01")
+    with pytest.raises(ArtifactError, match="no other run stands before"):
+        runs.before_latest(nights.root)
+    assert not (nights.root / first.folder).exists()
+
+
+def test_a_run_of_the_same_date_that_was_replaced_can_be_gone_back_to(nights):
+    first = nights.night("2026-11-01", "first")
+    time.sleep(0.01)
+    nights.night("2026-11-01", "second")
+    assert runs.before_latest(nights.root) == first
+
+
+# --- pointers and invalidation
+
+
+def test_latest_stays_pinned_whatever_is_published(nights):
+    first, second = (nights.night(f"2026-11-0{day}", f"night {day}") for day in (1, 2))
+    published = nights.root / "published"
+    before = (published / "2026-11-01.json").read_bytes()
+    pointers.pin(nights.root, first)
+    third = nights.night("2026-11-03", "night 3")
+    assert pointers.latest(nights.root) == pointers.pinned(nights.root) == first
+    assert (published / "latest.json").read_bytes() == before == (published / "2026-11-01.json").read_bytes()
+    assert (published / "latest").resolve() == (nights.root / first.folder).resolve()
+    assert nights.dates() == ["2026-11-01", "2026-11-02", "2026-11-03"]
+    assert pointers.release(nights.root) == third
+    assert pointers.latest(nights.root) == third != second
+    assert pointers.pinned(nights.root) is None
+
+
+def test_what_was_invalidated_is_remembered_and_a_damaged_memory_is_told(nights):
+    invalidation.invalidate(nights.root, {"train": "f1"})
+    invalidation.invalidate(nights.root, {"score": "f2"})
+    assert {name: found["stage"] for name, found in invalidation.invalidated(nights.root).items()} == {
+        "f1": "train",
+        "f2": "score",
+    }
+    (nights.root / "invalidated.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"invalidated\.json: cannot be read .*; remove it"):
+        invalidation.invalidated(nights.root)
+
+
+def test_a_model_rests_on_what_it_was_made_from(nights):
+    found = nights.night("2026-11-01", "first")
+    upstreams = artifacts.manifest(nights.root / "export" / found.model)["upstreams"]
+    assert invalidation.rests_on(nights.root, found.model, {found.model})
+    assert invalidation.rests_on(nights.root, found.model, {upstreams["train"]})
+    assert not invalidation.rests_on(nights.root, found.model, {found.run})
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda root: (root / "published" / "2026-11-01.json").write_text("{"), "2026-11-01.json: is not a pointer"),
+        (lambda root: (root / "published" / "latest.json").write_text("{"), "latest.json: is not a pointer"),
+        (lambda root: (root / "published" / "removed.json").write_text("{"), "removed.json: cannot be read"),
+        (lambda root: next((root / "plan").iterdir()).write_text("{"), "is not a plan"),
+        (lambda root: artifacts.remove(next((root / "score").iterdir())), "which is not there"),
+        (
+            lambda root: artifacts.replace_link(root / "published" / "latest", root, work=root / "work"),
+            "latest.json score/",
+        ),
+        (
+            lambda root: (root / "published" / "2026-11-01.json").rename(root / "published" / "2026-11-02.json"),
+            "2026-11-02.json: is the pointer of 2026-11-01",
+        ),
+    ],
+)
+def test_damaged_pointers_links_and_plans_are_named(nights, harm, told):
+    nights.night("2026-11-01", "first")
+    assert list(verification.damaged_pointers(nights.root)) == []
+    harm(nights.root)
+    assert told in "\n".join(verification.damaged_pointers(nights.root))
