@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +74,21 @@ class Checkpoint:
         found = None
         for path in (self.path, self.before):
             if found is None and path.exists():
-                found = self._found(path, step, fresh.window, progress)
+                found = self._found(path, step, fresh, progress)
         if found is None:
             return fresh
         kept, state = found
         step.restore(kept.recent[-1], state)
         return kept
 
-    def _found(self, path: Path, step: TrainingStep, window: int, progress: Progress) -> State | None:
+    def _found(self, path: Path, step: TrainingStep, fresh: Kept, progress: Progress) -> State | None:
         """Return what stands in one of the two files, None where it does not serve."""
         what = "is damaged"
         try:
             with container.open_verified(path) as (root, _):
                 facts = container.read_json(root, "training")
                 if facts["identity"] == self.identity:
-                    found = _read(root, facts, step, window)
+                    found = _read(root, facts, step, fresh)
                     progress.note(f"goes on after epoch {len(found[0].history)}, from {path}")
                     return found
                 what = "belongs to other settings, items or versions"
@@ -132,13 +132,13 @@ def identity_of(
     )
 
 
-def _read(root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, window: int) -> State:
+def _read(root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, fresh: Kept) -> State:
     """Return what is kept and the optimizer's state. Raises ModelError where they do not fit the step."""
     group = read_group(root, "recent")
     recent = tuple(_arrays(group, str(place), step.shared) for place in range(facts["n_recent"]))
     best = recent[-1] if facts["best_is_last"] else _arrays(root, "best", step.shared)
     history = tuple(_epoch(row) for row in facts["history"])
-    return Kept(window, history, recent, best), _arrays(root, "optimizer", step.state)
+    return replace(fresh, history=history, recent=recent, best=best), _arrays(root, "optimizer", step.state)
 
 
 def _epoch(row: Mapping[str, Any]) -> Epoch:
