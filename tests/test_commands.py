@@ -16,7 +16,7 @@ from pipeline.reasons import Explained, Reason, Wanted
 from pipeline.status import StageState, table
 from tasks.__main__ import COMMANDS, make_parser
 
-STAGES = ("CleanTags", "CheckDrift", "BuildFeatures", "TrainModel", "ExportModel", "ScoreCatalog")
+STAGES = ("CleanTags", "CheckDrift", "BuildFeatures", "TrainModel", "ExportModel", "CheckModel", "ScoreCatalog")
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_where_prints_the_directory_of_a_run_and_its_model(project, ask):  # noq
 
 
 def test_verify_names_each_damaged_file(project, ask):  # noqa: F811
-    assert ask("verify") == "6 directories verified, no damages\n"
+    assert ask("verify") == "7 directories verified, no damages\n"
     harmed = [next(project.root.glob(place)) for place in ("clean/*/items.parquet", "export/*/manifest.json")]
     for path in harmed:
         content = bytearray(path.read_bytes())
@@ -137,11 +137,11 @@ def test_verify_names_each_damaged_file(project, ask):  # noqa: F811
         path.write_bytes(content)
     pointers.of_date(project.root, DATE).write_text("{")
     told = json.loads(ask("verify", "--json", code=1))
-    assert told["directories"] == 6
+    assert told["directories"] == 7
     assert sorted(damage.partition(":")[0] for damage in told["damages"]) == sorted(
         str(path.relative_to(project.folder)) for path in (*harmed, pointers.of_date(project.root, DATE))
     )
-    assert "6 directories verified, 3 damages\n" in ask("verify", code=1)
+    assert "7 directories verified, 3 damages\n" in ask("verify", code=1)
 
 
 def test_an_invalidated_stage_runs_again_beside_the_published_run_which_can_be_gone_back_to(project, ask):  # noqa: F811
