@@ -21,9 +21,10 @@ from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, u
 from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
-from pipeline.progress import Progress, stage_progress
+from pipeline.progress import Progress
 from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
 from tasks import config
+from tasks.reporting import reported_progress
 from tasks.targets import DirectoryTarget
 
 # Identities of this process by date and the fingerprint of any of their stages: a run is looked up once, at its
@@ -133,7 +134,7 @@ class Stage(Dated):
 
     def publish(self, write: Callable[[Path, Progress], None]) -> None:
         """Publish what `write(folder, progress)` writes, and show progress meanwhile."""
-        with stage_progress(self.title) as progress:
+        with reported_progress(self, self.title, link=self.folder.absolute().as_uri()) as progress:
             artifacts.publish(
                 self.folder,
                 lambda folder: write(folder, progress),

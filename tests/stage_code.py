@@ -63,6 +63,7 @@ WITHOUT_EFFECT = {
     "pipeline.pointers",
     "pipeline.progress",
     "pipeline.refresh",
+    "pipeline.refusals",
     "pipeline.sample",
     "pipeline.score_file",
     "pipeline.summary",
