@@ -31,6 +31,7 @@ class Pointer:
     folder: str  # where they lie, relative to the root
     model: str  # fingerprint of the exported model that made them
     plan: str  # file of the plan that was followed, relative to the root
+    changes: str | None = None  # directory of changes.parquet, relative to the root; None where there is none
 
 
 def read(path: Path) -> Pointer | None:
