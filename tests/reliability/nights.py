@@ -141,8 +141,12 @@ def luigi_command(
         ctypes.CDLL(None).arm(root, fault.calls.encode(), fault.number, fault.action, told)
     multiprocessing.set_start_method("fork", force=True)  # Luigi's workers are forked, as by the command.
     sys.argv = ["luigi", "--module", "tasks", *flags]
+    from luigi import lock
     from luigi.cmdline import luigi_run
 
+    # By /proc all jobs of the server are one command.
+    Path(f"command-{os.getpid()}").write_text(" ".join(flags))
+    lock.getpcmd = lambda pid: path.read_text() if (path := Path(f"command-{pid}")).exists() else ""
     luigi_run(sys.argv[1:])
 
 
