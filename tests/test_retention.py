@@ -293,8 +293,22 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are(nights):
 def test_a_run_of_the_same_date_that_was_replaced_can_be_gone_back_to(nights):
     first = nights.night("2026-11-01", "first")
     time.sleep(0.01)
-    nights.night("2026-11-01", "second")
+    second = nights.night("2026-11-01", "second")
     assert runs.before_latest(nights.root) == first
+    pointers.point(nights.root, first)  # as when the settings of before are in force again
+    assert runs.before_latest(nights.root) == second
+
+
+def test_from_a_pinned_run_it_goes_further_back(nights):
+    found = []
+    for day in (1, 2, 3):
+        found.append(nights.night(f"2026-11-0{day}", f"night {day}"))
+        time.sleep(0.01)
+    for earlier in (found[1], found[0]):
+        assert runs.before_latest(nights.root) == earlier
+        pointers.pin(nights.root, earlier)
+    with pytest.raises(ArtifactError, match="no other run stands before"):
+        runs.before_latest(nights.root)
 
 
 # --- pointers and invalidation
