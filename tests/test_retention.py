@@ -254,6 +254,17 @@ def test_a_damaged_directory_that_is_kept_stops_the_removal(nights):
     assert nights.dates() == ["2026-11-01", "2026-11-02"]
 
 
+def test_what_a_damaged_directory_was_made_from_stays_for_its_stage_to_make_it_again(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    artifacts.disown(nights.root / "export" / print_of("exportnight 2"))
+    for plan in (nights.root / "plan").iterdir():
+        artifacts.remove(plan)  # else the plan names all of them
+    retention.clean(nights.root, keep_runs=1)
+    for stage in ("clean", "features", "train", "export", "score"):
+        assert nights.there(stage) == {"night 2"}, stage
+
+
 def test_directories_that_are_not_the_jobs_are_left_alone(nights):
     nights.night("2026-11-01", "first")
     for place in ("score/mine", f"mine/{print_of('mine')}", "notes"):
