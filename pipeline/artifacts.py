@@ -18,20 +18,23 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of, unsealed
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PipelineError
 from pipeline.locks import held
+from pipeline.refusals import DISK, nothing_lost, refusal
 
 __all__ = [
     "Digests",
     "clear_work",
     "damages",
+    "disown",
+    "disowned",
     "exists",
     "fingerprint",
     "manifest",
@@ -51,6 +54,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+DISOWNED = "manifest-of-what-is-damaged.json"
 LOCK = "lock"
 FORMAT = 2  # 2: the manifest carries its own digest
 PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
@@ -84,7 +88,8 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapp
     try:
         with _told(folder):
             build.mkdir(parents=True)
-        write(build)
+        with _told(folder, only=DISK), nothing_lost():
+            write(build)
         with _told(folder):
             _seal(build, facts, seconds=time.monotonic() - started)
             _make(folder.parent)
@@ -197,6 +202,17 @@ def damages(folder: Path) -> Iterator[str]:
         yield f"{folder / extra}: was not published with this directory; remove it"
 
 
+def disown(folder: Path) -> None:
+    """Let a damaged directory count as not published: its stage makes it again, and this one stands aside then."""
+    if exists(folder):
+        set_aside(folder / MANIFEST, folder / DISOWNED)
+
+
+def disowned(folder: Path) -> bool:
+    """Return whether a directory was found damaged and has not been made again."""
+    return (folder / DISOWNED).exists()
+
+
 def unchanged(path: Path, digest: str) -> Path:
     """Return the path of an input file; raises ArtifactError where it does not have this SHA-256 any more."""
     if sha256_of(path) != digest:
@@ -213,14 +229,17 @@ def write_text(path: Path, text: str, *, work: Path) -> None:
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), work=work)
 
 
-def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> None:
-    """Replace a file by what `write(temporary)` writes, as `write_text` does."""
+def write_file(path: Path, write: Callable[[Path], object], *, work: Path, before: Path | None = None) -> None:
+    """Replace a file by what `write(temporary)` writes, as `write_text` does; the one until now becomes `before`."""
     temporary = work / f"{path.name}.new"
     with held(work / "write.lock"), _told(path):
         _make(path.parent)
         try:
-            write(temporary)
+            with nothing_lost():
+                write(temporary)
             _sync(temporary)
+            if before is not None and path.exists():
+                path.replace(before)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -245,6 +264,18 @@ def readable(path: Path) -> bool:
     (True, False)
     """
     return path.is_file() and os.access(path, os.R_OK)
+
+
+def writable(folder: Path) -> bool:
+    """Return whether a file can be written into a directory of work/, which is made where it is not there."""
+    probe = folder / "probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("may be removed", encoding="utf-8")
+        probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def remove(path: Path) -> None:
@@ -310,12 +341,16 @@ def _remedy(folder: Path) -> str:
 
 
 @contextmanager
-def _told(path: Path, what: str = "published") -> Iterator[None]:
-    """Turn an error of the file system into one that names the path and what to do."""
+def _told(path: Path, what: str = "published", *, only: Container[int] | None = None) -> Iterator[None]:
+    """Turn an error of the file system into one that names the path and what to do; of these codes, where given."""
     try:
         yield
-    except OSError as error:
-        cause = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    except PipelineError:
+        raise
+    except Exception as error:
+        cause = refusal(error, only)
+        if cause is None:
+            raise
         raise ArtifactError(
             f"{path}: cannot be {what} ({cause}); free space or give write permission below [storage] root, "
             "then run the same command again"

@@ -33,6 +33,22 @@ class Decoded:
     level_probability: Floats  # (n, n_levels); of the classes of the best path
     path: Indices | None  # (n, n_best) rows of taxonomy.paths; None for raw heads, whose path may be illegal
 
+    def first(self, n: int) -> Decoded:
+        """Return the first n rows."""
+        path = None if self.path is None else self.path[:n]
+        return Decoded(self.classes[:n], self.path_probability[:n], self.level_probability[:n], path)
+
+
+def together(parts: Sequence[Decoded]) -> Decoded:
+    """Return the rows of several batches, at least one, as one batch."""
+    paths = [part.path for part in parts if part.path is not None]
+    return Decoded(
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.path_probability for part in parts]),
+        np.concatenate([part.level_probability for part in parts]),
+        np.concatenate(paths) if paths else None,
+    )
+
 
 def decode(log_probabilities: Sequence[Floats], taxonomy: Taxonomy, *, n_best: int) -> Decoded:
     """Return the `n_best` most probable legal paths of every row; all paths where there are fewer.
@@ -40,16 +56,22 @@ def decode(log_probabilities: Sequence[Floats], taxonomy: Taxonomy, *, n_best: i
     `log_probabilities` holds one (n, n_classes) array a level (or logits). Ties go to the path that stands first in
     `taxonomy.paths`. Raises ModelError where a level has another number of classes, or a value is not a number.
     """
-    scores = path_scores(log_probabilities, taxonomy)
+    return decode_scores(path_scores(log_probabilities, taxonomy), taxonomy, n_best=n_best)
+
+
+def decode_scores(scores: Floats, taxonomy: Taxonomy, *, n_best: int) -> Decoded:
+    """Return what `decode` does, of the scores of all paths, (n, n_paths) in C order, which are changed."""
     path, best_scores = _largest(scores, n_best=min(n_best, scores.shape[1]))
     highest = best_scores[:, :1]
-    weights = np.exp(np.subtract(scores, highest, out=scores), out=scores)
+    # A zero at the end, so that the range of the last class of the last row has an end to point to.
+    flat = np.zeros(scores.size + 1, scores.dtype)
+    weights = np.exp(np.subtract(scores, highest, out=scores), out=flat[:-1].reshape(scores.shape))
     total = weights.sum(axis=1, keepdims=True)
     _check_numbers(total)
     return Decoded(
         classes=taxonomy.paths[path],
         path_probability=np.exp(best_scores - highest) / total,
-        level_probability=_best_marginals(weights, path[:, 0], taxonomy) / total,
+        level_probability=_best_marginals(flat, path[:, 0], taxonomy) / total,
         path=path,
     )
 
@@ -141,27 +163,33 @@ def _largest(scores: Floats, *, n_best: int) -> tuple[Indices, Floats]:
     >>> _largest(np.array([[1.0, 3.0, 3.0]]), n_best=2)
     (array([[1, 2]], dtype=int32), array([[3., 3.]]))
     """
-    rows = np.arange(len(scores))
+    flat, first = scores.reshape(-1), np.arange(0, scores.size, max(1, scores.shape[1]))
     columns = np.empty((len(scores), n_best), dtype=np.int32)
     values = np.empty((len(scores), n_best), dtype=scores.dtype)
     # A few passes of argmax are several times faster than a partial sort, and take the first of equals.
     for rank in range(n_best):
         columns[:, rank] = scores.argmax(axis=1)
-        values[:, rank] = scores[rows, columns[:, rank]]
-        scores[rows, columns[:, rank]] = -np.inf
-    scores[rows[:, None], columns] = values
+        places = first + columns[:, rank]
+        values[:, rank] = flat[places]
+        flat[places] = -np.inf
+    flat[first[:, None] + columns] = values
     return columns, values
 
 
-def _best_marginals(weights: Floats, path: Indices, taxonomy: Taxonomy) -> Floats:
-    """Return the sum of the weights of all paths that share each class of the given path, (n, n_levels)."""
-    n, n_paths = weights.shape
-    # A zero at the end, so that the range of the last class of the last row has an end to point to.
-    flat = np.append(weights.ravel(), weights.dtype.type(0))
-    sums = np.empty((n, len(taxonomy.levels)), dtype=weights.dtype)
+def _best_marginals(flat: Floats, path: Indices, taxonomy: Taxonomy) -> Floats:
+    """Return the sum of the weights of all paths that share each class of the given path, (n, n_levels).
+
+    `flat` has the weights, row behind row, and a zero.
+    """
+    n, n_paths = len(path), len(taxonomy.paths)
+    first = np.arange(0, n * n_paths, n_paths)
+    sums = np.empty((n, len(taxonomy.levels)), dtype=flat.dtype)
     for level, starts in enumerate(path_starts(taxonomy)):
+        if len(starts) == n_paths:
+            sums[:, level] = flat[first + path]
+            continue
         ends = np.append(starts[1:], n_paths)
         classes = taxonomy.paths[path, level]
-        bounds = np.stack([starts[classes], ends[classes]], axis=1) + n_paths * np.arange(n)[:, None]
+        bounds = np.stack([first + starts[classes], first + ends[classes]], axis=1)
         sums[:, level] = np.add.reduceat(flat, bounds.ravel())[::2] if n else 0
     return sums

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import h5py
 import numpy as np
@@ -25,6 +25,9 @@ from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
 from pipeline.network_config import parents_of
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from pipeline.passes import Folded
 
 Floats = npt.NDArray[np.floating[Any]]
 # The settings of [clean] that are rules for tags.
@@ -97,6 +100,13 @@ class Model:
             np.array([place.get(self.taxonomy.name(k, c), -1) for c in range(size)], dtype=np.int32)
             for k, size in enumerate(self.taxonomy.n_classes)
         )
+
+    @cached_property
+    def folded(self) -> Folded | None:
+        """Return the networks made ready for many items; None where their parts do not allow it."""
+        from pipeline.passes import fold
+
+        return fold(self)
 
     @property
     def classes_(self) -> list[npt.NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Stage 5: a batch of items in, a batch of scores out.
 
-`score_batch` is a pure function of a loaded model. Its forward passes have a fixed number of rows, the last one filled
-up, so that no score depends on how the catalog is cut into batches: NumPy's last bits change with the shape.
+`score_batch` is a pure function of a loaded model. Its forward passes (passes.py) have a fixed number of rows, the last
+one filled up, so that no score depends on how the catalog is cut into batches: NumPy's last bits change with the shape.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import arrow
-from pipeline.calibration import cool
 from pipeline.columns import given_path, label_columns, list_column, schema
 from pipeline.config import ScoringSettings
-from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError
 from pipeline.model import Model
-from pipeline.outputs import fill_up, forward
+from pipeline.passes import Pass, passes
 from pipeline.tagging import select_tags
 
 
@@ -34,9 +32,7 @@ def score_batch(model: Model, batch: pa.RecordBatch, *, clean: bool, scoring: Sc
         if column not in batch.schema.names:
             raise CatalogError(f"column '{column}' is missing; the columns are {', '.join(batch.schema.names)}")
     batch = as_trained(model, batch, clean=clean)
-    size = scoring.batch_size
-    starts = range(0, batch.num_rows, size)
-    parts = [_score_pass(model, batch.slice(start, size), scoring) for start in starts]
+    parts = [_scores(model, done, scoring) for done in passes(model, batch, scoring)]
     table = pa.Table.from_batches(parts, schema=_schema(model, batch, scoring))
     whole = table.combine_chunks().to_batches()
     return whole[0] if whole else _no_rows(table.schema)
@@ -94,26 +90,19 @@ def _without_labels(model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns | changed)
 
 
-def _score_pass(model: Model, batch: pa.RecordBatch, scoring: ScoringSettings) -> pa.RecordBatch:
-    """Return the scores of at most `batch_size` items, by one forward pass of that size."""
-    n = batch.num_rows
-    features = model.transform.transform(batch)
-    logits, layers = forward(model, fill_up(features, n_rows=scoring.batch_size), scoring.embeddings)
-    if scoring.decoding == "legal":
-        temperatures = model.calibration.legal
-        decoded = decode(cool(logits, temperatures), model.taxonomy, n_best=scoring.n_best)
-    else:
-        decoded = decode_raw(cool(logits, model.calibration.raw))
+def _scores(model: Model, done: Pass, scoring: ScoringSettings) -> pa.RecordBatch:
+    """Return the scores of some items whose forward passes are done."""
+    batch, n = done.items, done.items.num_rows
     titles = batch.column("title") if "title" in batch.schema.names else pa.nulls(n)
-    levels, paths = label_columns(model, decoded, n_rows=n, thresholds=scoring.thresholds)
+    levels, paths = label_columns(model, done.decoded, n_rows=n, thresholds=scoring.thresholds)
     n_tags = arrow.values(pc.list_value_length(batch.column("tags")), null=0).astype(np.int32)
     columns = [batch.column("item_id"), titles.cast(pa.string()), *levels, *paths]
     columns += [
         given_path(model, batch),
         arrow.numbers(n_tags),
-        arrow.numbers(features.n_unseen_tags),
-        arrow.flags(n_tags == features.n_unseen_tags),
-        *(list_column(values[:n]) for values in layers),
+        arrow.numbers(done.features.n_unseen_tags),
+        arrow.flags(n_tags == done.features.n_unseen_tags),
+        *(list_column(values) for values in done.layers),
         pa.DictionaryArray.from_arrays(arrow.numbers(np.zeros(n, np.int32)), arrow.strings([model.fingerprint])),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=_schema(model, batch, scoring))

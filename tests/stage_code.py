@@ -27,6 +27,8 @@ ENTRIES = {
     "train": "pipeline.training",
     "export": "pipeline.export",
     "score": "pipeline.score_catalog",
+    "gate": "pipeline.gate",
+    "changes": "pipeline.changes",
 }
 # Settings have their values in the fingerprints; the others carry results about and do not make them.
 WITHOUT_EFFECT = {
@@ -45,6 +47,7 @@ WITHOUT_EFFECT = {
     "pipeline.verification",
     "pipeline.config",
     "pipeline.config_learning",
+    "pipeline.config_nights",
     "pipeline.config_types",
     "pipeline.cores",
     "pipeline.crew",
@@ -60,8 +63,11 @@ WITHOUT_EFFECT = {
     "pipeline.pointers",
     "pipeline.progress",
     "pipeline.refresh",
+    "pipeline.refusals",
     "pipeline.sample",
+    "pipeline.raw_plan",
     "pipeline.score_file",
+    "pipeline.score_raw",
     "pipeline.summary",
     "pipeline.worker",
     "pipeline.usage",
