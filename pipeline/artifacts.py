@@ -18,15 +18,16 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of, unsealed
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PipelineError
 from pipeline.locks import held
+from pipeline.refusals import DISK, nothing_lost, refusal
 
 __all__ = [
     "Digests",
@@ -84,7 +85,8 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapp
     try:
         with _told(folder):
             build.mkdir(parents=True)
-        write(build)
+        with _told(folder, only=DISK), nothing_lost():
+            write(build)
         with _told(folder):
             _seal(build, facts, seconds=time.monotonic() - started)
             _make(folder.parent)
@@ -219,7 +221,8 @@ def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> No
     with held(work / "write.lock"), _told(path):
         _make(path.parent)
         try:
-            write(temporary)
+            with nothing_lost():
+                write(temporary)
             _sync(temporary)
             temporary.replace(path)
         except BaseException:
@@ -245,6 +248,18 @@ def readable(path: Path) -> bool:
     (True, False)
     """
     return path.is_file() and os.access(path, os.R_OK)
+
+
+def writable(folder: Path) -> bool:
+    """Return whether a file can be written into a directory of work/, which is made where it is not there."""
+    probe = folder / "probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("may be removed", encoding="utf-8")
+        probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def remove(path: Path) -> None:
@@ -310,12 +325,16 @@ def _remedy(folder: Path) -> str:
 
 
 @contextmanager
-def _told(path: Path, what: str = "published") -> Iterator[None]:
-    """Turn an error of the file system into one that names the path and what to do."""
+def _told(path: Path, what: str = "published", *, only: Container[int] | None = None) -> Iterator[None]:
+    """Turn an error of the file system into one that names the path and what to do; of these codes, where given."""
     try:
         yield
-    except OSError as error:
-        cause = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    except PipelineError:
+        raise
+    except Exception as error:
+        cause = refusal(error, only)
+        if cause is None:
+            raise
         raise ArtifactError(
             f"{path}: cannot be {what} ({cause}); free space or give write permission below [storage] root, "
             "then run the same command again"

@@ -1,4 +1,4 @@
-"""Stage 4: one temperature a level, fitted on the validation part, makes probabilities honest.
+"""Stage 4: one temperature a level (or one for all), fitted on held-out items, makes probabilities honest.
 
 Logits of level k are multiplied by the sharpness 1 / temperature. Legal paths and raw heads are fitted apart: a legal
 path multiplies the evidence of all levels, which are not independent, so it needs other temperatures than a head alone.
@@ -70,10 +70,14 @@ def cool(log_probabilities: Sequence[Floats], temperatures: Sequence[float]) -> 
     )
 
 
-def fit(log_probabilities: Sequence[Floats], labels: Indices, taxonomy: Taxonomy) -> Calibration:
+def fit(
+    log_probabilities: Sequence[Floats], labels: Indices, taxonomy: Taxonomy, *, common: bool = False
+) -> Calibration:
     """Return the temperatures with the least negative log-likelihood of the known labels, (n, n_levels), -1 unknown.
 
-    A level without a known label keeps 1 as a head; without any labelled item all are 1.
+    With `common` the legal paths have one temperature for all levels: the most probable path stays what it is, and few
+    items cannot have one level drown the others. Heads keep one each, which changes no label either. A level without a
+    known label keeps 1 as a head; without any labelled item all are 1.
     """
     raw = [
         float(1 / _descend(_HeadLoss(level, labels[:, k]), 1)[0]) if (labels[:, k] >= 0).any() else 1.0
@@ -81,7 +85,8 @@ def fit(log_probabilities: Sequence[Floats], labels: Indices, taxonomy: Taxonomy
     ]
     if not (labels[:, 0] >= 0).any():
         return Calibration.none(len(raw))
-    legal = 1 / _descend(_PathLoss(log_probabilities, labels, taxonomy), len(raw))
+    paths = _PathLoss(log_probabilities, labels, taxonomy)
+    legal = 1 / (np.repeat(_descend(_Shared(paths), 1), len(raw)) if common else _descend(paths, len(raw)))
     return Calibration(legal=tuple(map(float, legal)), raw=tuple(raw))
 
 
@@ -150,6 +155,17 @@ class _PathLoss:
         return _Loss(float(np.sum(everywhere - within)), (mean - mean_given).sum(axis=1))
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """The loss of paths with one sharpness for all levels."""
+
+    loss: _PathLoss
+
+    def __call__(self, sharpness: Floats) -> _Loss:
+        found = self.loss(np.repeat(sharpness, len(self.loss.logits)))
+        return _Loss(found.value, found.gradient.sum(keepdims=True))
+
+
 def _softmax(scores: Floats) -> tuple[Floats, Floats]:
     """Return the log of the sum of exponentials of each row, (n,), and the softmax, (n, n_columns)."""
     highest = scores.max(axis=1, keepdims=True)
@@ -158,7 +174,7 @@ def _softmax(scores: Floats) -> tuple[Floats, Floats]:
     return (highest + np.log(total))[:, 0], weights / total
 
 
-def _descend(loss: _HeadLoss | _PathLoss, n_levels: int) -> Floats:
+def _descend(loss: _HeadLoss | _PathLoss | _Shared, n_levels: int) -> Floats:
     """Return the sharpness, (n_levels,), of the least loss within the bounds, by L-BFGS-B from 1."""
     from scipy.optimize import minimize
 

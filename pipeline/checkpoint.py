@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Checkpoint:
             with container.open_verified(self.path) as (root, _):
                 facts = container.read_json(root, "training")
                 if facts["identity"] == self.identity:
-                    found = _read(root, facts, step, fresh.window)
+                    found = _read(root, facts, step, fresh)
                 else:
                     what = "belongs to other settings, items or versions"
         except ModelError:
@@ -113,14 +113,14 @@ def identity_of(
 
 
 def _read(
-    root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, window: int
+    root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, fresh: Kept
 ) -> tuple[Kept, dict[str, np.ndarray[Any, Any]]]:
     """Return what is kept and the optimizer's state. Raises ModelError where they do not fit the step."""
     group = read_group(root, "recent")
     recent = tuple(_arrays(group, str(place), step.shared) for place in range(facts["n_recent"]))
     best = recent[-1] if facts["best_is_last"] else _arrays(root, "best", step.shared)
     history = tuple(_epoch(row) for row in facts["history"])
-    return Kept(window, history, recent, best), _arrays(root, "optimizer", step.state)
+    return replace(fresh, history=history, recent=recent, best=best), _arrays(root, "optimizer", step.state)
 
 
 def _epoch(row: Mapping[str, Any]) -> Epoch:

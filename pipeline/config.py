@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config_learning import NetworkSettings, TrainingSettings
+from pipeline.config_nights import GateSettings
 from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Shares, Weights
 from pipeline.errors import SettingsError
 
@@ -228,6 +229,11 @@ class ExportSettings(Section):
     storage: Literal["float32", "float16"] = Field(
         "float32", description="float16: half the bytes of the parameters; evaluation.json tells what it costs"
     )
+    temperatures: Literal["levels", "common"] = Field(
+        "levels",
+        description="levels: one for each level, fitted together; common: the same for all, which leaves the best path "
+        "as it is; for few items",
+    )
 
 
 class ScoringSettings(Section):
@@ -283,6 +289,7 @@ class Settings(Section):
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
 
@@ -312,6 +319,11 @@ class Settings(Section):
             raise ValueError("training.level_weights: all are 0; there is nothing to learn")
         if weights and len(weights) != len(self.catalog.levels):
             raise ValueError(f"training.level_weights: {len(weights)} weights for {len(self.catalog.levels)} levels")
+        if self.training.cross_fit and self.clean.validation_share:
+            raise ValueError(
+                f"training.cross_fit: [clean] validation_share = {self.clean.validation_share:g} holds items back "
+                "beside the folds; set it to 0"
+            )
         if self.network.norm == "batch" and self.training.batch_size == 1:
             raise ValueError("network.norm: batch needs more than one item in a step; raise [training] batch_size")
         if len(self.catalog.levels) == 1:

@@ -95,12 +95,18 @@ class TrainingSettings(Section):
         0.999, gt=0, lt=1, description="of the effective number: (1 - beta^n) / (1 - beta)"
     )
     expert_balance: float = Field(0.01, ge=0, description="weight of the term that keeps experts equally busy")
-    keep: Literal["best", "averaged"] = Field(
+    keep: Literal["best", "averaged", "last"] = Field(
         "best",
-        description="weights at the end: of the best epoch, or the best mean over the ends of consecutive epochs",
+        description="weights at the end: of the best epoch, the best mean over the ends of consecutive epochs, or of "
+        "the last epoch, before which nothing stops training",
     )
     averaged_epochs: int = Field(5, ge=1, description="epochs in the mean of keep = averaged")
     members: int = Field(1, ge=1, le=100, description="networks trained from different seeds and averaged")
+    cross_fit: bool = Field(
+        False,
+        description="each member holds out another fold of the training part, and by these the model is calibrated; "
+        "for few items, with [clean] validation_share = 0",
+    )
     warm_start: FilePath = Field(
         "", description="weights to start from: last (the last published model), or a model.h5; empty: none"
     )
@@ -109,6 +115,14 @@ class TrainingSettings(Section):
     )
     seed: int = Field(7, ge=0, description="seed of initial weights, order and dropout")
     prefetch: int = Field(4, ge=0, description="batches made ready in advance; does not change results")
+
+    @model_validator(mode="after")
+    def _folds_fit(self) -> TrainingSettings:
+        if self.cross_fit and self.members == 1:
+            raise ValueError(
+                "cross_fit: one member has no other to learn from the fold that it holds out; raise members"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> TrainingSettings:

@@ -13,20 +13,22 @@ import numpy as np
 from pipeline import parameters, shards
 from pipeline.calibration import Calibration, fit
 from pipeline.config import Settings
-from pipeline.ensemble import Ensemble, together
+from pipeline.ensemble import Ensemble, members_of, together
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate, forward, member_figures
 from pipeline.examples import Source, only_tagged
 from pipeline.features import load_transform
+from pipeline.folds import Fold
 from pipeline.formats import catalog_facts
 from pipeline.hdf5 import read_array, read_group
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
-from pipeline.parts import open_parts
+from pipeline.parts import Parts, open_parts
 from pipeline.storage import as_stored, cost
 from pipeline.tag_lists import TagLists
 from pipeline.taxonomy import Taxonomy
 
+Answering = FeedbackNetwork | Ensemble
 PARITY = 1e-5  # largest difference of a probability between the engine and NumPy
 CALIBRATION_ITEMS = 20_000  # enough for a temperature a level; the first by the hash of their ids
 
@@ -42,8 +44,9 @@ def export(
 ) -> None:
     """Write model.h5 and evaluation.json from the published folders of stages 1 and 2, and of every trained member.
 
-    The temperatures are fitted on the validation part; figures are those of the test part, of the validation part
-    where no item is for the test, of none where neither has items (evaluation.json says which, as `part`).
+    The temperatures are fitted on the validation part, with cross_fit on the fold that each member held out; figures
+    are those of the test part, of the validation part where no item is for the test, of none where neither has items
+    (evaluation.json says which, as `part`).
     They are of the network as the file stores it; where that is less exact, `storage` in evaluation.json has the cost.
     Raises ModelError where NumPy's probabilities differ from the engine's by more than PARITY.
     """
@@ -58,8 +61,10 @@ def export(
     data = open_parts(features_folder)
     # A network that learned from tagged items only says next to nothing of others, and honest temperatures of that
     # would spoil the rest.
-    validation = only_tagged(data.validation) if settings.training.tagged_only else data.validation
-    calibration = calibrate(network, validation, taxonomy)
+    unseen = unseen_of(network, data, cross_fit=settings.training.cross_fit)
+    if settings.training.tagged_only:
+        unseen = [(member, only_tagged(items)) for member, items in unseen]
+    calibration = calibrate(unseen, taxonomy, common=settings.export.temperatures == "common")
     part = "test" if len(data.test) else "validation" if len(data.validation) else None
     held_out = {"test": data.test, "validation": data.validation, None: data.test}[part]
     figures = evaluate(network, held_out, taxonomy, calibration=calibration, class_counts=data.train.class_counts())
@@ -118,10 +123,22 @@ def parity(network: FeedbackNetwork, probe: Path) -> float:
     return float(max(np.abs(np.exp(ours) - np.exp(theirs)).max(initial=0) for ours, theirs in pairs))
 
 
-def calibrate(network: FeedbackNetwork | Ensemble, validation: Source, taxonomy: Taxonomy) -> Calibration:
-    """Return the temperatures of the validation items; 1 for every level where there are none."""
-    chunks = list(forward(network, validation, n_items=CALIBRATION_ITEMS))
+def unseen_of(network: Answering, data: Parts, *, cross_fit: bool) -> list[tuple[Answering, Source]]:
+    """Return who is to answer for which items: the network for the validation part, or each member for its own fold."""
+    if not cross_fit:
+        return [(network, data.validation)]
+    members = members_of(network)
+    return [
+        (member, Fold(data.train, number, len(members), held_out=True))
+        for number, member in enumerate(members, start=1)
+    ]
+
+
+def calibrate(unseen: Sequence[tuple[Answering, Source]], taxonomy: Taxonomy, *, common: bool = False) -> Calibration:
+    """Return the temperatures by items that the networks beside them have not seen; 1 for every level without any."""
+    n_items = CALIBRATION_ITEMS // len(unseen)
+    chunks = [chunk for network, items in unseen for chunk in forward(network, items, n_items=n_items)]
     if not chunks:
         return Calibration.none(len(taxonomy.levels))
     logits = [np.concatenate(level) for level in zip(*(found for found, _ in chunks), strict=True)]
-    return fit(logits, np.concatenate([labels for _, labels in chunks]), taxonomy)
+    return fit(logits, np.concatenate([labels for _, labels in chunks]), taxonomy, common=common)

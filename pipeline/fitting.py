@@ -19,7 +19,7 @@ from pipeline.config_learning import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.examples import Source
 from pipeline.graph import TrainingStep, compile_step
-from pipeline.history import Epoch, best_epoch, evaluate, facts_of, should_stop
+from pipeline.history import Epoch, evaluate, facts_of, should_stop
 from pipeline.keeping import Kept, Weights
 from pipeline.network import Network, NetworkConfig
 from pipeline.objective import Goal, Loss, make_objective
@@ -38,7 +38,7 @@ class FitResult:
 
     network: Network  # the weights of the best epoch, or the best mean over epochs
     history: tuple[Epoch, ...]
-    best_epoch: int
+    best_epoch: int  # whose weights these are
     engine: str  # name and version
     compile_seconds: float
     seconds: float  # compile included
@@ -62,7 +62,8 @@ def fit(
 
     Training ends after `epochs`, or `patience` epochs after the best validation loss, whose weights are
     returned; without validation examples it runs all epochs and returns the last weights. With `keep` =
-    averaged all this is said of the mean of the last epochs' weights (`pipeline.keeping`). With `tagged_only`
+    averaged all this is said of the mean of the last epochs' weights (`pipeline.keeping`); with last it runs all
+    epochs and returns the last weights whatever the validation loss. With `tagged_only`
     neither part has items without tags. The same seed, examples and engine give the same bytes: the linear
     algebra runs on one thread.
 
@@ -98,7 +99,7 @@ def fit(
     return FitResult(
         network=parameters.fill(step.blank, kept.best),
         history=kept.history,
-        best_epoch=best_epoch(kept.history),
+        best_epoch=kept.epoch,
         engine=f"{engine.name} {engine.version}",
         compile_seconds=compiled - started,
         seconds=time.monotonic() - started,
@@ -119,7 +120,7 @@ def _run(
 ) -> Kept:
     """Return what is kept of all epochs."""
     loader = make_loader(training, step.blank.config, settings)
-    kept = Kept(window=settings.averaged_epochs if settings.keep == "averaged" else 1)
+    kept = Kept(window=settings.averaged_epochs if settings.keep == "averaged" else 1, last=settings.keep == "last")
     if checkpoint is not None:
         kept = checkpoint.resume(step, kept, progress)
     while not finished(kept.history, settings):
@@ -158,7 +159,9 @@ def make_loader(training: Source, config: NetworkConfig, settings: TrainingSetti
 
 def finished(history: Sequence[Epoch], settings: TrainingSettings) -> bool:
     """Return whether no epoch is to follow."""
-    return bool(history) and (len(history) >= settings.epochs or should_stop(history, patience=settings.patience))
+    if not history or len(history) >= settings.epochs:
+        return bool(history)
+    return settings.keep != "last" and should_stop(history, patience=settings.patience)
 
 
 class Ran(NamedTuple):

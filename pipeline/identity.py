@@ -4,17 +4,18 @@
     features  [features], clean
     train     [network], [training], the engine's name, features, the weights to start from
     train_2   the same with another seed: the second member of an ensemble, of which `train` is the first
-              (and its number, where it starts from the weights of a model)
+              (and its number, where it starts from the weights of a model; with cross_fit its fold, of how many)
     export    [export], clean, features, train of every member
     score     [scoring], export, the clean items that are scored
     plan      all of these settings and digests; with the date it names the plan of a run
 
 A run that uses a published model again (pipeline/refresh.py) has no clean, features and train; its export is that
 model, and its items are cleaned by the model's own rules. How many members there are, and when to train again, is no
-part of a member: one more of them is trained alone.
+part of a member: one more of them is trained alone (with cross_fit all are, as every fold is another one).
 
 The check for drift (tasks/drift.py) comes after `clean` and bears on nobody's result: its own fingerprint has the clean
-catalogs, its settings, and the last published run, which the plan has frozen.
+catalogs, its settings, and the last published run, which the plan has frozen. So does the gate (tasks/gate.py) after
+`export`: its fingerprint has the model, the clean items, its settings, and the last accepted model of the plan.
 
 What was invalidated (pipeline/invalidation.py) is made again under another fingerprint, and so is all that follows it.
 
@@ -46,6 +47,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "features": 2,
     "train": 2,
     "export": 3,
+    "gate": 1,
     "score": 4,
 }
 
@@ -150,6 +152,14 @@ def identify(
     return Identity(settings, inputs, prints, choice, _recipe(settings, inputs), basis)
 
 
+def with_last_accepted(identity: Identity, model: str, *, invalidated: Container[str] = frozenset()) -> Identity:
+    """Return the identity of the same run with the last accepted model in place of its own, which was refused."""
+    digests = {file.path: file.digest for files in identity.inputs.values() for file in files}
+    refused = identity.fingerprints["export"]
+    choice = Choice(model=model, reason=f"the last accepted one: {refused[:12]} was refused")
+    return identify(identity.settings, digests.__getitem__, choice, invalidated=invalidated)
+
+
 def valid_fingerprint(parts: Mapping[str, Any], invalidated: Container[str]) -> str:
     """Return the fingerprint of the parts, and of what was invalidated the next one that was not.
 
@@ -182,6 +192,8 @@ def _trained(
     for number, name in enumerate(member_names(settings), start=1):
         # Which member of an earlier ensemble a network starts from hangs on its number, beside its seed.
         more = {"start": starts[0], **({"member": str(number)} if number > 1 else {})} if starts != [None] else {}
+        if settings.training.cross_fit:
+            more |= {"fold": f"{number} of {settings.training.members}"}
         member = of_member(settings, number)
         prints[name] = _stage(member, "train", prints | more, *more, invalidated=invalidated)
     prints["export"] = _stage(settings, "export", prints, invalidated=invalidated)
@@ -216,6 +228,8 @@ def significant(settings: Settings, stage: str) -> dict[str, Any]:
     """
     if stage == "drift":
         return {"clean": settings.clean.model_dump(mode="json", include=DRIFT)}
+    if stage == "gate":
+        return {"gate": settings.gate.model_dump(mode="json", exclude={"enabled", "accept"})}
     return {section: _dump(settings, section) for section in SECTIONS[stage]}
 
 

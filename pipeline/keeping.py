@@ -1,9 +1,9 @@
-"""Stage 3: which weights are kept: those of the best epoch, or the best mean over some epochs' ends."""
+"""Stage 3: which weights are kept: those of the best epoch, the best mean over some epochs' ends, or the last."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,17 +19,19 @@ class Kept:
 
     With `window` = 1 the candidate of an epoch is its weights; else the mean of the weights at the ends of the last
     `window` epochs (fewer at first). Validation, early stopping and the choice of the best epoch look at candidates,
-    so what is measured is what would be kept. Source: Izmailov et al. 2018, arXiv 1803.05407.
+    so what is measured is what would be kept. Source: Izmailov et al. 2018, arXiv 1803.05407. With `last` the newest
+    candidate is kept, and validation only tells.
     """
 
     window: int = 1
+    last: bool = False
     history: tuple[Epoch, ...] = ()
     recent: tuple[Weights, ...] = ()  # at the ends of the last epochs, the oldest first, at most `window`
-    best: Weights = field(default_factory=dict)  # the candidate of the best epoch; empty before the first
+    best: Weights = field(default_factory=dict)  # the candidate that is kept; empty before the first
 
     def with_weights(self, weights: Weights) -> Kept:
         """Return what is known once an epoch has ended with these weights."""
-        return Kept(self.window, self.history, (*self.recent, weights)[-self.window :], self.best)
+        return replace(self, recent=(*self.recent, weights)[-self.window :])
 
     @property
     def candidate(self) -> Weights:
@@ -38,9 +40,13 @@ class Kept:
 
     def with_epoch(self, epoch: Epoch, candidate: Weights) -> Kept:
         """Return what is known once the candidate of an epoch was validated."""
-        history = (*self.history, epoch)
-        best = candidate if best_epoch(history) == epoch.number else self.best
-        return Kept(self.window, history, self.recent, best)
+        found = replace(self, history=(*self.history, epoch))
+        return replace(found, best=candidate) if found.epoch == epoch.number else found
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of the epoch whose candidate is kept; there must be one."""
+        return self.history[-1].number if self.last else best_epoch(self.history)
 
 
 def mean(snapshots: Sequence[Weights]) -> Weights:

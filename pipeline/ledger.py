@@ -52,7 +52,9 @@ class Entry:
 
 COLUMNS = tuple(field.name for field in fields(Entry))
 _INSERT = f"INSERT INTO stages ({', '.join(COLUMNS)}) VALUES ({', '.join(f':{name}' for name in COLUMNS)})"
-_SAME = "run = :run AND stage = :stage AND fingerprint = :fingerprint AND result = 'running'"
+_SAME = "run = :run AND stage = :stage AND fingerprint = :fingerprint"
+# A process that ends without a word while its run goes on has asked for more tasks, and its own begins again later.
+_WAS_RUNNING = f"{_SAME} AND (result = 'running' OR result = 'killed' AND reason = '')"
 
 
 def write(root: Path, entry: Entry) -> None:
@@ -64,7 +66,7 @@ def write(root: Path, entry: Entry) -> None:
     with _opened(root) as ledger:
         ledger.execute("BEGIN IMMEDIATE")
         ledger.execute(TABLE)
-        ledger.execute(f"DELETE FROM stages WHERE {_SAME}", asdict(entry))
+        ledger.execute(f"DELETE FROM stages WHERE {_WAS_RUNNING}", asdict(entry))
         running = ledger.execute("SELECT DISTINCT pid FROM stages WHERE result = 'running' AND host = ?", (entry.host,))
         gone = [(pid, entry.host) for (pid,) in running.fetchall() if not _lives(pid)]
         ledger.executemany(
@@ -77,7 +79,7 @@ def write(root: Path, entry: Entry) -> None:
 def lost(root: Path, entry: Entry) -> None:
     """Say of a stage whose process died that it was killed; of `entry` what names it and the reason count."""
     with _opened(root) as ledger:
-        ledger.execute(f"UPDATE stages SET result = 'killed', reason = :reason WHERE {_SAME}", asdict(entry))
+        ledger.execute(f"UPDATE stages SET result = 'killed', reason = :reason WHERE {_WAS_RUNNING}", asdict(entry))
 
 
 def entries(root: Path, *, last: int = 1000) -> list[Entry]:

@@ -16,6 +16,7 @@ from pipeline.pointers import Pointer
 
 # What every directory has for itself, and what no result depends on.
 OWN = {"stage", "fingerprint", "origin", "format", "files", "versions", "seconds", "role"}
+STATES = {True: "runs: ", False: "complete", None: "is known when the run of this date is planned"}
 HEX = 12  # digits of a digest that are shown
 
 
@@ -50,7 +51,7 @@ class Explained:
     """Whether a stage would run, and why."""
 
     stage: str
-    runs: bool
+    runs: bool | None  # None: that is known when the run of the date is planned
     reasons: tuple[Reason, ...] = field(default=())
 
 
@@ -66,11 +67,33 @@ def explain(
         if exists(stage.folder):
             found.append(Explained(stage.stage, runs=False))
             continue
+        if not stage.facts:
+            found.append(Explained(stage.stage, runs=None))
+            continue
         runs.add(stage.folder.name)
         before = _before(root, stage, earlier)
-        reasons = tuple(_reasons(stage, before, invalidated, {name: names[name] for name in runs}))
+        running = {name: names[name] for name in runs}
+        reasons = tuple(_reasons(stage, before, invalidated, running, set(earlier.values())))
         found.append(Explained(stage.stage, True, reasons))
     return found
+
+
+def lines(found: Sequence[Explained]) -> list[str]:
+    """Return a line a stage, and one for each further reason.
+
+    >>> both = (Reason("x", 1, 2), Reason("A runs", None, None))
+    >>> print("\\n".join(lines([Explained("A", False), Explained("B", True, both)])))
+    A  complete
+    B  runs: x 1 -> 2
+             A runs
+    """
+    width = max(len(each.stage) for each in found)
+    told = []
+    for each in found:
+        first, *others = [str(reason) for reason in each.reasons] or [""]
+        told.append(f"{each.stage:<{width}}  {STATES[each.runs]}{first}")
+        told += [f"{'':<{width + 8}}{reason}" for reason in others]
+    return told
 
 
 def fingerprints_of(root: Path, run: Pointer) -> dict[str, str]:
@@ -99,20 +122,22 @@ def _before(root: Path, stage: Wanted, earlier: Mapping[str, str]) -> Mapping[st
 
 
 def _reasons(
-    stage: Wanted, before: Mapping[str, Any], invalidated: Container[str], running: Mapping[str, str]
+    stage: Wanted,
+    before: Mapping[str, Any],
+    invalidated: Container[str],
+    running: Mapping[str, str],
+    earlier: Container[str],
 ) -> Iterator[Reason]:
     if stage.folder.exists():
         yield Reason("its directory is damaged: a file is missing, or not of its size", None, None)
-    if not stage.facts:
-        yield Reason("its date is not planned yet: which run it compares with is known then", None, None)
+    elif stage.folder.name in earlier:
+        yield Reason("its directory is gone", None, None)
         return
     if not before:
         yield Reason("it has no results to compare with", None, None)
         return
     if before["fingerprint"] in invalidated:
         yield Reason("it was invalidated", None, None)
-    if before["fingerprint"] == stage.folder.name and not stage.folder.exists():
-        yield Reason("its directory is gone", None, None)
     then = {name: value for name, value in before.items() if name not in OWN}
     now = {name: value for name, value in stage.facts.items() if name not in OWN}
     yield from _files(then.pop("inputs", {}), now.pop("inputs", {}))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import exists, manifest
 from pipeline.config_learning import TrainingSettings
@@ -38,13 +39,26 @@ TRAINS = Choice()
 
 
 def planned(path: Path) -> Choice | None:
+    """Return which model a plan has chosen, None where there is no plan yet. Raises ArtifactError for a damaged one."""
+    content = read_plan(path)
+    try:
+        return None if content is None else Choice(**content["choice"])
+    except (TypeError, KeyError) as error:
+        raise _damaged(path, error) from None
+
+
+def read_plan(path: Path) -> dict[str, Any] | None:
     """Return what a plan has frozen, None where there is no plan yet. Raises ArtifactError for a damaged one."""
     try:
-        return Choice(**unsealed(path.read_text("utf-8"))["choice"])
+        return unsealed(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ArtifactError(f"{path}: is not a plan ({error}); remove it and run the job again") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{path}: is not a plan ({error}); remove it and run the job again")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipeline.config import Settings
 from pipeline.errors import CatalogError
 from pipeline.inputs import Role, input_paths
-from pipeline.readers import JSON_LINES, LINE, LISTS, ROW, Broken, Rows, Wanted, kind_of, missing_column, one_line, read
+from pipeline.readers import JSON_LINES, LINE, LISTS, ROW, Broken, Rows, Wanted, kind_of, missing_column, read
 from pipeline.rejects import Rejects, as_json
 
 MEMORY = "400MB"  # what DuckDB may take before it goes to disk
@@ -172,8 +172,10 @@ def open_database(folder: Path, expected: Mapping[str, str]) -> Iterator[Databas
             with duckdb.connect(str(Path(scratch) / "rows.duckdb"), config=settings) as connection:
                 yield Database(connection, Rejects(connection), expected)
     except duckdb.Error as error:
+        cause = str(error).strip().split("\n")[0]  # Whole: what the disk said comes after a long path.
         raise CatalogError(
-            f"{folder}: the catalog cannot be joined ({one_line(error)}); is there space left?"
+            f"{folder}: the catalog cannot be joined ({cause}); where the disk is full, free space below "
+            "[storage] root, then run the same command again"
         ) from error
 
 

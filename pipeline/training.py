@@ -17,6 +17,7 @@ from pipeline.errors import TrainingError
 from pipeline.examples import CHUNK, Examples, Source, chunks
 from pipeline.features import load_transform
 from pipeline.fitting import FitResult, fit
+from pipeline.folds import divided
 from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
 from pipeline.history import write_history
@@ -51,6 +52,7 @@ def train(
     """Train on the shards of stage 2, and write what stage 3 leaves behind.
 
     taxonomy is taxonomy.json of stage 1, for the accuracies of legal paths; a network with parent_mask needs it.
+    With cross_fit, `member` of the settings' members holds out its fold of the training part.
     Training begins with the weights of the model `start`, of an ensemble with those of this member; the taxonomy is
     needed then. parameters.h5 (by dotted name), network.json, history.csv, probe.h5 (inputs of a few items and the
     log-probabilities that the engine gives them, log_probabilities_0 for the top level) and training.json.
@@ -66,6 +68,8 @@ def train(
         transform = load_transform(features_folder / "transform.h5")
         network = warm_start(network, start, transform=transform, taxonomy=ladder, member=member, progress=progress)
     training, validation = held(data.train), held(data.validation)
+    if settings.training.cross_fit:
+        training, validation = divided(training, validation, member=member, members=settings.training.members)
     checkpoint = None if work is None else work / CHECKPOINT
     result = fit(
         network,

@@ -14,6 +14,7 @@ from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
 from tasks.features import BuildFeatures
+from tasks.gate import CheckModel
 from tasks.plan import InputFile, PlanRun, PublishedModel
 from tasks.score import ScoreCatalog
 from tasks.train import TrainModel
@@ -21,6 +22,7 @@ from tasks.train import TrainModel
 __all__ = [
     "BuildFeatures",
     "CheckDrift",
+    "CheckModel",
     "CleanTags",
     "ExportModel",
     "InputFile",

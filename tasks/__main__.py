@@ -9,6 +9,7 @@ import argparse
 import datetime
 import sys
 from collections.abc import Sequence
+from itertools import islice
 
 from pipeline.errors import PipelineError, SettingsError
 from tasks import commands, config
@@ -16,12 +17,38 @@ from tasks import commands, config
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 where something is wrong, 40 for a mistake in the settings."""
-    chosen, flags = make_parser().parse_known_args(arguments)
+    own, flags = split(sys.argv[1:] if arguments is None else arguments)
+    chosen = make_parser().parse_args(own)
     try:
         return int(chosen.run(chosen, flags))
+    except SettingsError as error:
+        config.refuse(error)
     except PipelineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return config.EXIT_SETTINGS if isinstance(error, SettingsError) else 1
+        print(f"{chosen.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments of these commands, and Luigi's flags with their values.
+
+    >>> split(["where", "--storage-root", "results", "--training-epochs=5", "1a2b", "--model"])
+    (['where', '1a2b', '--model'], ['--storage-root', 'results', '--training-epochs=5'])
+    """
+    own, flags, left = [], [], iter(arguments)
+    for argument in left:
+        if not argument.startswith("--") or argument.partition("=")[0] in OWN:
+            own.append(argument)
+        else:
+            flags += [argument] if "=" in argument else [argument, *islice(left, 1)]
+    return own, flags
+
+
+def a_date(text: str) -> datetime.date:
+    """Return the date of YYYY-MM-DD; raises what argparse tells where it is none."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: is not a date as YYYY-MM-DD ({error})") from None
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Look after the nightly job.",
         epilog="Flags of luigi --module tasks ScoreCatalog may follow, such as --storage-root or --training-epochs.",
     )
-    made = parser.add_subparsers(required=True, metavar="COMMAND")
+    made = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (command, meaning) in COMMANDS.items():
         each = made.add_parser(name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.")
         each.set_defaults(run=command)
@@ -61,9 +88,7 @@ FLAGS = {
     "clean": ("dry_run", "json"),
 }
 OPTIONS = {
-    "date": lambda each: each.add_argument(
-        "--date", type=datetime.date.fromisoformat, metavar="YYYY-MM-DD", help="date of the run (today)"
-    ),
+    "date": lambda each: each.add_argument("--date", type=a_date, metavar="YYYY-MM-DD", help="date of the run (today)"),
     "json": lambda each: each.add_argument("--json", action="store_true", help="for machines"),
     "against": lambda each: each.add_argument(
         "--against",
@@ -80,6 +105,8 @@ OPTIONS = {
     ),
     "dry_run": lambda each: each.add_argument("--dry-run", action="store_true", help="only say what would be removed"),
 }
+
+OWN = {"--help", "--date", "--json", "--against", "--model", "--release", "--dry-run"}
 
 if __name__ == "__main__":
     sys.exit(main())

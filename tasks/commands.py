@@ -51,34 +51,23 @@ def status(chosen: argparse.Namespace, flags: Flags) -> int:
 
 
 def explain(chosen: argparse.Namespace, flags: Flags) -> int:
-    """Print why each stage would run, compared with the last run."""
+    """Print why each stage would run, compared with the last run: of the date, or the latest."""
     with night.command_line(flags) as root:
         task = night.run_of(_date(chosen))
-        wanted = night.wanted(task)
-        last = (
-            runs.find(root, chosen.against) if chosen.against else pointers.read(pointers.of_date(root, str(task.date)))
-        )
-        last = pointers.latest(root) if last is None else last
-        found = reasons.explain(wanted, root, last, invalidated=invalidation.invalidated(root))
+        pointer = pointers.read(pointers.of_date(root, str(task.date)))
+        last = runs.find(root, chosen.against) if chosen.against else pointer or pointers.latest(root)
+        found = reasons.explain(night.wanted(task), root, last, invalidated=invalidation.invalidated(root))
         moved = [] if last is None else reasons.changed_versions(root / last.folder)
-        complete = bool(task.complete())
     if chosen.json:
-        _print_json({"compared_with": last, "complete": complete, "stages": found, "versions": moved})
+        _print_json({"compared_with": last, "pointer": pointer, "stages": found, "versions": moved})
         return 0
     print("no run to compare with" if last is None else f"compared with run {last.run[:12]} of {last.date}")
-    width = max(len(each.stage) for each in found)
-    for each in found:
-        lines = [str(reason) for reason in each.reasons] or ["complete"]
-        lines[0] = f"runs: {lines[0]}" if each.runs else "complete"
-        print(
-            "\n".join(
-                f"{each.stage if not n else '':<{width}}  {' ' * 6 * bool(n)}{line}" for n, line in enumerate(lines)
-            )
-        )
-    if not complete and not any(each.runs for each in found):
-        print(f"only the pointer of {task.date} is written: it names {'another' if last else 'no'} run")
+    print("\n".join(reasons.lines(found)))
+    if not any(each.runs for each in found) and (pointer is None or pointer.run != task.fingerprint):
+        names = "there is none" if pointer is None else f"it names run {pointer.run[:12]}"
+        print(f"only the pointer of {task.date} is written: {names}")
     for reason in moved:
-        print(f"{'':<{width}}  (no stage runs for it: {reason})")
+        print(f"(no stage runs for it: {reason})")
     return 0
 
 

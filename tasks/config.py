@@ -12,7 +12,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
 from luigi.task_register import Register
 
+from pipeline.artifacts import writable
 from pipeline.config import Settings, make_settings, suggest
 from pipeline.config_types import Section
 from pipeline.errors import ArtifactError, SettingsError
@@ -225,9 +226,9 @@ def lock_below(root: Path) -> None:
     config = get_config()
     if CmdlineParser.get_instance() is None or config.has_option("core", "lock_pid_dir"):
         return
-    with suppress(OSError):
-        (root / "work").mkdir(parents=True, exist_ok=True)
-        config.set("core", "lock_pid_dir", str(root / "work" / "pid").replace("%", "%%"))
+    folder = root / "work" / "pid"
+    if writable(folder):
+        config.set("core", "lock_pid_dir", str(folder).replace("%", "%%"))
 
 
 @contextmanager

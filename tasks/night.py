@@ -13,8 +13,7 @@ from luigi.cmdline_parser import CmdlineParser
 from pipeline.reasons import Wanted
 from pipeline.status import StageState, state_of
 from tasks import config
-from tasks.drift import NOT_PLANNED
-from tasks.plan import PublishedModel
+from tasks.plan import NOT_PLANNED, PublishedModel
 from tasks.score import ScoreCatalog
 from tasks.stage import Stage, looking_on
 
@@ -23,9 +22,9 @@ from tasks.stage import Stage, looking_on
 def command_line(flags: Sequence[str]) -> Iterator[Path]:
     """Read settings as `luigi --module tasks ScoreCatalog FLAGS` would, and give the root of the results.
 
-    A mistake ends the command with exit code 40 and one line.
+    Raises SettingsError for a mistake in them.
     """
-    with flags_of(flags), config.mistakes_end_the_command():
+    with flags_of(flags):
         yield Path(config.load().storage.root)
 
 

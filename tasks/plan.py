@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import luigi
 
 from pipeline import artifacts, pointers
-from pipeline.digests import sealed
+from pipeline.digests import fingerprint, sealed
+from pipeline.identity import STAGE_VERSIONS, significant
 from pipeline.locks import held
+from pipeline.refresh import read_plan
 from tasks.stage import Dated, Stage, plan_name
 from tasks.targets import FileTarget, PlanTarget
+
+NOT_PLANNED = "not-planned"  # the name of a directory that is never there
 
 
 class InputFile(luigi.ExternalTask):
@@ -78,6 +83,46 @@ class PlanRun(Dated):
             "last_accepted_model": None if latest is None else latest.model,
             "choice": asdict(self.identity.choice),
         }
+
+
+class AgainstPlan(Stage):
+    """A stage that compares with what the plan has frozen of yesterday.
+
+    Its parameters are those of the plan. Its directory is named by what it compares, so that a new date with
+    unchanged inputs finds it done once it has been compared with itself.
+    """
+
+    frozen: ClassVar[str]  # what of the plan it compares with
+
+    @classmethod
+    def stage_of(cls, values: dict[str, Any]) -> str:
+        """Return the plan: what was last stands there."""
+        return "plan"
+
+    @property
+    def folder(self) -> Path:
+        """Return the directory; before the plan is written there is none that could be there."""
+        if not self.same_run(PlanRun, "plan").output().exists():
+            return self.root / self.stage / NOT_PLANNED
+        return self.root / self.stage / fingerprint({**self.parts(), self.frozen: self.last()})
+
+    def parts(self) -> dict[str, Any]:
+        """Return what the result depends on, beside what is frozen."""
+        settings = significant(self.settings, self.stage)
+        return {"stage_version": STAGE_VERSIONS[self.stage], "settings": settings, "upstreams": self.compared()}
+
+    @abstractmethod
+    def compared(self) -> dict[str, str]:
+        """Return the fingerprints of what is compared, by name."""
+
+    def last(self) -> str | None:
+        """Return what the plan has frozen; None where there was none before."""
+        plan = read_plan(self.same_run(PlanRun, "plan").output().path)
+        return None if plan is None else plan[self.frozen]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is compared."""
+        return {"stage": self.stage, "fingerprint": self.folder.name, **self.parts(), "baseline": self.last()}
 
 
 @PublishedModel.event_handler(luigi.Event.DEPENDENCY_MISSING)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tasks import config
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
+from tasks.gate import CheckModel, refusal
 from tasks.plan import PlanRun, PublishedModel
 from tasks.stage import Stage
 from tasks.targets import PointerTarget
@@ -27,20 +29,39 @@ class ScoreCatalog(Stage):
     stage = "score"
 
     def requires(self) -> dict[str, Any]:
-        """Return the plan, the leave to go on, the model, and the clean items to score: of [scoring] or [catalog]."""
-        role = "scoring" if self.scores_another_catalog else "training"
-        return {
+        """Return the plan, the leave to go on, the model, the verdict on a new one, and the clean items to score."""
+        role, trains = "scoring" if self.scores_another_catalog else "training", self.identity.choice.model is None
+        found = {
             "plan": self.same_run(PlanRun, "plan"),
             "drift": self.same_run(CheckDrift, "plan"),
-            "export": self.same_run(ExportModel if self.identity.choice.model is None else PublishedModel, "export"),
+            "export": self.same_run(ExportModel if trains else PublishedModel, "export"),
             "scored": self.same_run(CleanTags, "scored", role=role),
         }
+        return found | ({"gate": self.same_run(CheckModel, "plan")} if trains and self.settings.gate.enabled else {})
 
     def output(self) -> Any:
         """Return the published directory and the pointer of the date."""
         return [self.directory(), PointerTarget(pointers.of_date(self.root, str(self.date)), self.fingerprint)]
 
-    def run(self) -> None:
+    def run(self) -> Iterator[Any]:
+        """Score with the new model; where that was refused, with the last accepted one, and fail all the same."""
+        verdict = self.verdict()
+        if verdict is not None and not verdict["accepted"]:
+            last = verdict["last_accepted_model"]
+            there = last is not None and artifacts.exists(self.root / "export" / last)
+            if there:
+                yield ScoreCatalog(date=self.date, fingerprint=self.with_last_accepted())
+            raise refusal(verdict, self.requires()["gate"].folder / "verdict.json", scored=there)
+        self.score()
+
+    def verdict(self) -> dict[str, Any] | None:
+        """Return what the gate says of a new model; None where there is none, or no gate."""
+        if "gate" not in self.requires():
+            return None
+        found: dict[str, Any] = json.loads((self.read("gate") / "verdict.json").read_text("utf-8"))
+        return found
+
+    def score(self) -> None:
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
         from pipeline.score_catalog import score
 

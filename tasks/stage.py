@@ -17,13 +17,14 @@ import luigi
 from pipeline import artifacts, invalidation, leases
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
-from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of
+from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
 from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
-from pipeline.progress import Progress, stage_progress
-from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned
+from pipeline.progress import Progress
+from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
 from tasks import config
+from tasks.reporting import reported_progress
 from tasks.targets import DirectoryTarget
 
 # Identities of this process by date and the fingerprint of any of their stages: a run is looked up once, at its
@@ -86,6 +87,14 @@ class Dated(luigi.Task):
         """Return the directory of all results."""
         return Path(self.settings.storage.root)
 
+    def with_last_accepted(self) -> str:
+        """Return the fingerprint of the scores by the last accepted model of the plan, and make that run known."""
+        (other,) = _with_last_accepted(self.identity, self.date)
+        _begin(other)
+        for name in other.fingerprints.values():
+            _identities.setdefault((self.date, name), other)
+        return other.of("score")
+
     def same_run(self, task: type[Dated], name: str, **parameters: Any) -> Dated:
         """Return another task of the same run, by the name of its fingerprint."""
         return task(date=self.date, fingerprint=self.identity.of(name), **parameters)
@@ -125,7 +134,7 @@ class Stage(Dated):
 
     def publish(self, write: Callable[[Path, Progress], None]) -> None:
         """Publish what `write(folder, progress)` writes, and show progress meanwhile."""
-        with stage_progress(self.title) as progress:
+        with reported_progress(self, self.title, link=self.folder.absolute().as_uri()) as progress:
             artifacts.publish(
                 self.folder,
                 lambda folder: write(folder, progress),
@@ -164,15 +173,30 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
         return given
     with config.mistakes_end_the_command():
         identity = current_identity(date)
-        fingerprint = identity.of(stage)
-        if given and given != fingerprint:
+        known = [identity, *_with_last_accepted(identity, date)] if given else [identity]
+        fingerprint = next((found.of(stage) for found in known if given in found.fingerprints.values()), None)
+        if given and fingerprint != given:
             raise SettingsError(
-                f"--fingerprint {given}: settings and input files now give {fingerprint}; leave the flag out"
+                f"--fingerprint {given}: settings and input files now give {identity.of(stage)}; leave the flag out"
             )
-    if not looking_on.get():
-        _begin(identity)
-    _identities.update({(date, known): identity for known in identity.fingerprints.values()})
-    return fingerprint
+    for found in reversed(known):  # What two of them share is the first one's.
+        if not looking_on.get():
+            _begin(found)
+        _identities.update({(date, name): found for name in found.fingerprints.values()})
+    return identity.of(stage) if fingerprint is None else fingerprint
+
+
+def _with_last_accepted(identity: Identity, date: datetime.date) -> list[Identity]:
+    """Return the run of the same plan that scores with the last accepted model, where it may come to that.
+
+    A worker learns by its fingerprint alone that a refused model has its place taken.
+    """
+    root = Path(identity.settings.storage.root)
+    plan = read_plan(root / plan_name(date, identity))
+    last = None if plan is None else plan["last_accepted_model"]
+    if last is None or identity.choice.model is not None:
+        return []
+    return [with_last_accepted(identity, last, invalidated=invalidation.invalidated(root))]
 
 
 def _begin(identity: Identity) -> None:

@@ -27,6 +27,7 @@ ENTRIES = {
     "train": "pipeline.training",
     "export": "pipeline.export",
     "score": "pipeline.score_catalog",
+    "gate": "pipeline.gate",
 }
 # Settings have their values in the fingerprints; the others carry results about and do not make them.
 WITHOUT_EFFECT = {
@@ -45,6 +46,7 @@ WITHOUT_EFFECT = {
     "pipeline.verification",
     "pipeline.config",
     "pipeline.config_learning",
+    "pipeline.config_nights",
     "pipeline.config_types",
     "pipeline.cores",
     "pipeline.crew",
@@ -60,6 +62,7 @@ WITHOUT_EFFECT = {
     "pipeline.pointers",
     "pipeline.progress",
     "pipeline.refresh",
+    "pipeline.refusals",
     "pipeline.sample",
     "pipeline.score_file",
     "pipeline.summary",

@@ -64,6 +64,26 @@ def test_without_labels_nothing_changes():
     assert fit([np.ones((3, 2)), np.ones((3, 4))], unknown, LADDER) == Calibration.none(2)
 
 
+def test_a_common_temperature_by_hand():
+    # Both levels say "path 0" with logit 1 each, and it is right in 3 of 4 items: with s for both, sigmoid(2 s) = 3/4.
+    two = Taxonomy.of(("genre", "theme"), [("Drama", "War"), ("Horror", "Ghosts")])
+    labels = np.array([[0, 0]] * 3 + [[1, 1]], dtype=np.int32)
+    found = fit([np.array([[1.0, 0.0]] * 4)] * 2, labels, two, common=True)
+    assert found.legal == pytest.approx((2 / np.log(3),) * 2, abs=1e-4)
+
+
+def test_a_common_temperature_leaves_the_best_path_as_it_is():
+    rng = np.random.default_rng(5)
+    logits = logits_of(rng, 300)
+    labels = draw_paths(logits, (4.0, 0.5), rng)
+    before = path_probabilities(logits, LADDER).argmax(axis=1)
+    common, levels = fit(logits, labels, LADDER, common=True), fit(logits, labels, LADDER)
+    assert len(set(common.legal)) == 1
+    assert common.raw == levels.raw
+    assert (path_probabilities(cool(logits, common.legal), LADDER).argmax(axis=1) == before).all()
+    assert (path_probabilities(cool(logits, levels.legal), LADDER).argmax(axis=1) != before).any()
+
+
 def test_a_level_without_labels_keeps_its_head():
     labels = np.array([[0, -1], [1, -1], [0, -1]], dtype=np.int32)
     logits = [np.array([[1.0, 0.0]] * 3), np.zeros((3, 4))]

@@ -204,6 +204,16 @@ def test_the_weights_of_the_best_epoch_are_kept_and_patience_ends_training():
     assert values(result) == values(shorter)
 
 
+def test_the_last_weights_are_kept_on_request_and_nothing_ends_training_before():
+    examples = make_examples()
+    shuffled = dataclasses.replace(examples, labels=np.roll(examples.labels, 40, axis=0))
+    result = fit(network(), examples, shuffled, quick(epochs=6, patience=2, learning_rate=0.05, keep="last"))
+    losses = [epoch.validation.loss for epoch in result.history]
+    assert len(losses) == result.best_epoch == 6
+    assert losses[-1] > min(losses)
+    assert values(result) == values(fit(network(), examples, None, quick(epochs=6, learning_rate=0.05)))
+
+
 def test_the_mean_of_the_last_epochs_is_that_of_their_weights():
     # Without validation the last epochs count, and a shorter training is the beginning of a longer one.
     ends = [parameters.flatten(fit(network(), make_examples(), None, quick(epochs=n)).network) for n in (2, 3, 4)]

@@ -89,6 +89,7 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         *(f"clean.{name}" for name in drift),
         "training.refresh",
         "training.prefetch",
+        *(f"gate.{name}" for name in type(Settings().gate).model_fields),
         "storage.root",
         "storage.keep_runs",
     ]
@@ -169,6 +170,14 @@ def test_a_member_is_the_same_in_an_ensemble_of_any_size(items):
     assert two["train_2"] == three["train_2"]
     assert len({three["train"], three["train_2"], three["train_3"]}) == 3
     assert len({one["export"], two["export"], three["export"]}) == 3
+
+
+def test_a_member_that_holds_out_a_fold_is_another_one_in_an_ensemble_of_another_size(items):
+    two, three = (
+        identity(items, clean={"validation_share": 0}, training={"members": n, "cross_fit": True}).fingerprints
+        for n in (2, 3)
+    )
+    assert len({two["train"], three["train"], two["train_2"], three["train_2"], three["train_3"]}) == 5
 
 
 def test_a_second_member_that_starts_from_a_model_is_not_a_first_one_of_its_seed(items):

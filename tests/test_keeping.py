@@ -5,9 +5,9 @@ from pipeline.history import Epoch, Evaluation
 from pipeline.keeping import Kept, mean
 
 
-def after(losses, *, window):
+def after(losses, *, window=1, last=False):
     """Return what is kept when the weights are 1, 2, 3 ... at the ends of epochs with these validation losses."""
-    kept = Kept(window=window)
+    kept = Kept(window=window, last=last)
     for number, loss in enumerate(losses, start=1):
         kept = kept.with_weights({"bias": np.full(2, number, np.float32)})
         kept = kept.with_epoch(Epoch(number, 1.0, Evaluation(loss, (), 0.0), 1.0, 1.0), kept.candidate)
@@ -16,6 +16,13 @@ def after(losses, *, window):
 
 def test_the_weights_of_the_lowest_validation_loss_are_kept():
     assert after([3.0, 1.0, 2.0], window=1).best["bias"].tolist() == [2, 2]
+
+
+def test_the_last_weights_are_kept_whatever_the_validation_loss():
+    kept = after([3.0, 1.0, 2.0], last=True)
+    assert kept.best["bias"].tolist() == [3, 3]
+    assert kept.epoch == 3
+    assert after([3.0, 1.0, 2.0]).epoch == 2
 
 
 def test_the_mean_of_the_epochs_up_to_the_best_one_is_kept():

@@ -130,7 +130,7 @@ def test_the_peak_of_a_stage_is_not_that_of_an_earlier_one():
 def test_a_night_leaves_a_row_for_every_stage(first_run):  # noqa: F811
     project, _ = first_run  # noqa: F811
     found = ledger.entries(project.root)
-    assert [entry.stage for entry in found] == ["clean", "drift", "features", "train", "export", "score"]
+    assert [entry.stage for entry in found] == ["clean", "drift", "features", "train", "export", "gate", "score"]
     assert {entry.result for entry in found} == {"done"}
     assert len({entry.run for entry in found}) == 1
     by_stage = {entry.stage: entry for entry in found}

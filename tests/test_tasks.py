@@ -64,12 +64,15 @@ class Project:
     def command(self, *flags: str) -> list[str]:
         return [sys.executable, "-m", "luigi", "--module", "tasks", *(flags or ("ScoreCatalog", "--date", DATE))]
 
-    def start(self, *flags: str) -> subprocess.Popen[str]:
+    def known_environment(self) -> dict[str, str]:
         known = {name: value for name, value in os.environ.items() if not name.startswith("LUIGI_")}
+        return {**known, "PYTHONPATH": str(PROJECT), **self.environment}
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*flags),
             cwd=self.folder,
-            env={**known, "PYTHONPATH": str(PROJECT), **self.environment},
+            env=self.known_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -144,7 +147,7 @@ def test_nothing_unfinished_is_left(first_run):
     project, _ = first_run
     # digests.json only saves time, and files that are younger than a moment are not in it.
     names = {path.name for path in project.root.iterdir()} - {"digests.json"}
-    assert names == {*STAGES, "drift", "ledger.sqlite", "plan", "published", "work"}
+    assert names == {*STAGES, "drift", "gate", "ledger.sqlite", "plan", "published", "work"}
     # Nothing is being built and nothing waits to be renamed: locks alone are left, and Luigi's file of this process.
     work = {path.relative_to(project.root / "work").as_posix() for path in (project.root / "work").rglob("*")}
     assert {name for name in work if not name.startswith("pid/")} == {
@@ -363,7 +366,7 @@ def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
     [
         ("clean/*/items.parquet", ("--features-max-tags", "9"), "CheckDrift"),
         ("clean/*/statistics.json", ("--scoring-n-best", "2"), "CheckDrift"),
-        ("export/*/evaluation.json", ("--scoring-n-best", "2"), "ScoreCatalog"),
+        ("export/*/evaluation.json", ("--scoring-n-best", "2"), "CheckModel"),
     ],
 )
 def test_a_published_file_that_changed_is_found_before_it_is_used(project, file, flags, stage):

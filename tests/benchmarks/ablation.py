@@ -90,7 +90,7 @@ class Bench:
     def judge(self, *members: FeedbackNetwork) -> Figures:
         """Return the figures of evaluation.json for these members averaged: the best legal paths, calibrated."""
         network = together(members)
-        calibration = calibrate(network, self.validation, self.taxonomy)
+        calibration = calibrate([(network, self.validation)], self.taxonomy)
         figures = evaluate(network, self.test, self.taxonomy, calibration=calibration, class_counts=self.class_counts)
         return float(np.mean([level["weighted_f1"] for level in figures["levels"]])), figures["path"]["accuracy"]
 

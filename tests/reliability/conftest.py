@@ -22,8 +22,15 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> None:
-    nights.start_server()
+def server(tmp_path_factory) -> None:
+    nights.start_server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def faults(server) -> None:
+    """Skip a test of what needs the C library's calls to be caught."""
+    if not nights.can_fault():
+        pytest.skip("calls of the C library cannot be caught here: that needs Linux and a C compiler")
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 """What the suites share: a tiny job in a process that can be killed, what it should leave, a reader beside it."""
 
+import ctypes
 import hashlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -52,7 +55,45 @@ def rounds(short: int, long: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("n", [short, pytest.param(long, marks=pytest.mark.reliability)])
 
 
-def start_server() -> None:
+Limit = tuple[int, tuple[int, int]]  # a resource, and its soft and hard limit
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at the nth of these calls that change something below the root (faults.c)."""
+
+    calls: str  # names, between blanks, of those that are counted; all are written to calls.txt
+    number: int = 0  # 0: at none
+    action: int = 0  # an errno that the call fails with, or one of the two below
+
+
+KILL_BEFORE, KILL_AFTER = -1, -2
+ALL_CALLS = "open write truncate fsync rename mkdir symlink unlink rmdir"
+
+
+def spread(n_all: int, n: int) -> list[int]:
+    """Return n numbers from 1 to n_all, all of them where there are no more.
+
+    >>> spread(3, 9), spread(10, 4)
+    ([1, 2, 3], [1, 4, 7, 10])
+    """
+    n = min(n, n_all)
+    return [1 + round(at * (n_all - 1) / max(1, n - 1)) for at in range(n)]
+
+
+def can_fault() -> bool:
+    """Return whether calls of the C library can be caught here."""
+    return sys.platform == "linux" and shutil.which("cc") is not None
+
+
+def compile_faults(folder: Path) -> Path:
+    """Return faults.c as a library."""
+    library, source = folder / "faults.so", Path(__file__).with_name("faults.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def start_server(folder: Path) -> None:
     """Start the server that jobs are forked from; it has imported the libraries, so that a job begins at once."""
     _context.set_forkserver_preload(list(PRELOADED))
     here = Path(__file__).parent
@@ -60,6 +101,8 @@ def start_server() -> None:
     # A killed job leaves semaphores, which multiprocessing removes at the end, and says so.
     environment |= {"PYTHONWARNINGS": "ignore:resource_tracker"}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if can_fault():
+        environment |= {"LD_PRELOAD": str(compile_faults(folder))}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -80,14 +123,22 @@ def _nothing() -> None:
     pass
 
 
-def luigi_command(folder: str, flags: tuple[str, ...], log: str, environment: dict[str, str]) -> None:
+def luigi_command(
+    folder: Path, flags: tuple[str, ...], environment: dict[str, str], fault: Fault | None, limit: Limit | None
+) -> None:
     """Do what the luigi command does in a directory, as the leader of a process group; ends with its exit code."""
     os.setsid()
     os.chdir(folder)
     os.environ.update(environment)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    log = os.open("log.txt", appended, 0o600)
     for stream in (1, 2):
-        os.dup2(descriptor, stream)
+        os.dup2(log, stream)
+    if limit is not None:
+        resource.setrlimit(*limit)
+    if fault is not None:
+        root, told = bytes(folder / "artifacts"), os.open("calls.txt", appended, 0o600)
+        ctypes.CDLL(None).arm(root, fault.calls.encode(), fault.number, fault.action, told)
     multiprocessing.set_start_method("fork", force=True)  # Luigi's workers are forked, as by the command.
     sys.argv = ["luigi", "--module", "tasks", *flags]
     from luigi.cmdline import luigi_run
@@ -101,29 +152,34 @@ class Night(Project):
 
     @property
     def log(self) -> Path:
+        """Return the file of all that the jobs of this project have said."""
         return self.folder / "log.txt"
 
-    def begin(self, *flags: str) -> BaseProcess:
+    def calls(self) -> list[str]:
+        """Return the calls that were told."""
+        return (self.folder / "calls.txt").read_text().splitlines()
+
+    def begin(self, *flags: str, fault: Fault | None = None, limit: Limit | None = None) -> BaseProcess:
         """Start the job, and return when it leads its own process group."""
-        given = (str(self.folder), flags or TONIGHT, str(self.log), self.environment)
-        process = start(luigi_command, *given)
+        process = start(luigi_command, self.folder, flags or TONIGHT, self.environment, fault, limit)
         with suppress(ProcessLookupError):
             while process.is_alive() and os.getpgid(process.pid) != process.pid:
                 time.sleep(0.0005)
         return process
 
-    def code(self, *flags: str) -> int:
+    def code(self, *flags: str, fault: Fault | None = None, limit: Limit | None = None) -> int:
         """Run the job and return its exit code."""
-        process = self.begin(*flags)
+        process = self.begin(*flags, fault=fault, limit=limit)
         process.join(120)
         assert process.exitcode is not None, "the job hangs"
         return process.exitcode
 
-    def succeeds(self, *flags: str) -> None:
-        assert self.code(*flags) == 0, self.log.read_text()
+    def succeeds(self, *flags: str, fault: Fault | None = None) -> None:
+        assert self.code(*flags, fault=fault) == 0, self.log.read_text()
 
     def copy(self, folder: Path) -> "Night":
-        shutil.copytree(self.folder, folder, symlinks=True)
+        """Return a copy of the project, which has said nothing yet."""
+        shutil.copytree(self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("log.txt", "calls.txt"))
         return Night(folder, self.environment)
 
     def content(self) -> dict[str, str]:

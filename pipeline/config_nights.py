@@ -1,0 +1,32 @@
+"""Settings of nights that nobody watches: what a new model must reach before it scores."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.config_types import Section, Share
+
+
+class GateSettings(Section):
+    """What a new model must reach before it scores; else the last accepted one does, and the command ends with 30."""
+
+    enabled: bool = Field(True, description="false: every model scores that could be exported")
+    max_path_drop: Share = Field(
+        0.02,
+        description="refused: on today's validation items its whole paths are right less often than the last accepted "
+        "model's by more, and by more than chance explains",
+    )
+    max_level_drop: Share = Field(0.02, description="refused: the same of any level")
+    min_coverage: Share = Field(
+        0.5, description="refused: fewer of the items to score have a tag that it knows (share)"
+    )
+    max_calibration_error: Share = Field(
+        0.25, description="refused: the expected calibration error of its paths is larger"
+    )
+    max_top_share: Share = Field(0.95, description="refused: one class of the top level is given to more items (share)")
+    min_items: int = Field(100, ge=1, description="a figure of fewer items is told, and refuses nothing")
+    accept: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{8,64})?$",
+        description="a refused model to let through: its fingerprint, or the first 8 digits of it or more",
+    )
