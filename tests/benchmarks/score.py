@@ -1,12 +1,12 @@
 """Scoring, beside PyTorch, ONNX Runtime, fastText: python tests/benchmarks/score.py [--only PART] [--quick] [--check]
 
 forward: the network of the README (20,000 tags, 10,000 features, 64 hidden units, 20, 120 and 600 classes) to the top
-label of every level, from the same weights on the same items (10 tags and 20 features each, by Zipf's law), each side in
-a process of its own on its own best batch size, with one core and with all: processes here, threads there. job:
+label of every level, from the same weights on the same items (10 tags and 20 features each, by Zipf's law), each side
+in a process of its own on its own best batch size, with one core and with all: processes here, threads there. job:
 1,000,000 items of ten raw tags from Parquet to scored Parquet and HDF5 with legal paths, by the function behind
-`python -m pipeline score`; fastText's predict gets the tags as strings in memory. memory: ten times the items. profile:
-where the time goes. In turns, medians; the extra `bench` has the peers, for Python 3.11. OpenBLAS chooses its kernels by
-the processor; what it does with the OPENBLAS_CORETYPE of the environment is told where that is set.
+`python -m pipeline score`; fastText's predict gets the tags as strings in memory. memory: ten times the items.
+profile: where the time goes. In turns, medians; the extra `bench` has the peers, for Python 3.11. OpenBLAS chooses its
+kernels by the processor; what it does with the OPENBLAS_CORETYPE of the environment is told where that is set.
 """
 
 from __future__ import annotations
