@@ -33,6 +33,8 @@ __all__ = [
     "Digests",
     "clear_work",
     "damages",
+    "disown",
+    "disowned",
     "exists",
     "fingerprint",
     "manifest",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+DISOWNED = "manifest-of-what-is-damaged.json"
 LOCK = "lock"
 FORMAT = 2  # 2: the manifest carries its own digest
 PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
@@ -199,6 +202,17 @@ def damages(folder: Path) -> Iterator[str]:
         yield f"{folder / extra}: was not published with this directory; remove it"
 
 
+def disown(folder: Path) -> None:
+    """Let a damaged directory count as not published: its stage makes it again, and this one stands aside then."""
+    if exists(folder):
+        set_aside(folder / MANIFEST, folder / DISOWNED)
+
+
+def disowned(folder: Path) -> bool:
+    """Return whether a directory was found damaged and has not been made again."""
+    return (folder / DISOWNED).exists()
+
+
 def unchanged(path: Path, digest: str) -> Path:
     """Return the path of an input file; raises ArtifactError where it does not have this SHA-256 any more."""
     if sha256_of(path) != digest:
@@ -215,8 +229,8 @@ def write_text(path: Path, text: str, *, work: Path) -> None:
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), work=work)
 
 
-def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> None:
-    """Replace a file by what `write(temporary)` writes, as `write_text` does."""
+def write_file(path: Path, write: Callable[[Path], object], *, work: Path, before: Path | None = None) -> None:
+    """Replace a file by what `write(temporary)` writes, as `write_text` does; the one until now becomes `before`."""
     temporary = work / f"{path.name}.new"
     with held(work / "write.lock"), _told(path):
         _make(path.parent)
@@ -224,6 +238,8 @@ def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> No
             with nothing_lost():
                 write(temporary)
             _sync(temporary)
+            if before is not None and path.exists():
+                path.replace(before)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import exists, manifest, verified
+from pipeline.changes import COUNTS, FILE, line
 from pipeline.pointers import Pointer, latest
 
 RULE = "─" * 78
@@ -102,10 +103,19 @@ def place_lines(root: Path, pointer: Pointer, summary: Mapping[str, Any]) -> lis
         model = root / "export" / pointer.model / "model.h5"
     return [
         f"scored         {summary['n_items']:,} items, {summary['n_without_tags']:,} of them without tags",
+        *change_lines(root, pointer),
         f"results        {folder / 'scores.parquet'}",
         f"               {folder / 'scores.h5'}",
         f"model          {model}",
     ]
+
+
+def change_lines(root: Path, pointer: Pointer) -> list[str]:
+    """Return what changed since the last published run, and where that is listed; nothing where it is not."""
+    if pointer.changes is None:
+        return []
+    folder = root / pointer.changes
+    return [line(_read(folder, COUNTS)), f"               {folder / FILE}"]
 
 
 def _share(value: float | None) -> str:

@@ -102,7 +102,7 @@ def where(chosen: argparse.Namespace, flags: Flags) -> int:
 
 
 def verify(chosen: argparse.Namespace, flags: Flags) -> int:
-    """Print each damaged file; 1 where there is one."""
+    """Print each damaged file; 1 where there is one. Its directory does not count any more: the next run makes it."""
     with night.command_line(flags) as root:
         name = _run_name(chosen)
         if name is None:
@@ -112,7 +112,10 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
             known = reasons.fingerprints_of(root, run).values()
             folders, damages = [path for path in verification.published(root) if path.name in known], []
         for folder in folders:
-            damages += artifacts.damages(folder)
+            found = list(artifacts.damages(folder))
+            damages += found
+            if found:
+                artifacts.disown(folder)
     if chosen.json:
         _print_json({"directories": len(folders), "damages": damages})
     else:

@@ -80,6 +80,7 @@ class PlanRun(Dated):
             "inputs": {file.path: file.digest for files in self.identity.inputs.values() for file in files},
             "stages": dict(self.identity.fingerprints),
             "last_published_run": None if latest is None else latest.run,
+            "last_published_date": None if latest is None else latest.date,
             "last_accepted_model": None if latest is None else latest.model,
             "choice": asdict(self.identity.choice),
         }

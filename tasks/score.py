@@ -6,6 +6,7 @@ import datetime
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import luigi
 from pipeline import artifacts, pointers, retention, summary
 from pipeline.errors import ArtifactError
 from tasks import config
+from tasks.changes import publish_changes
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
@@ -79,12 +81,11 @@ class ScoreCatalog(Stage):
             )
         )
         artifacts.sweep(self.root)
-        pointers.point(self.root, self.pointer())
+        pointer = replace(self.pointer(), changes=publish_changes(self, self.pointer().plan))
+        pointers.point(self.root, pointer)
         scored = self.cleaned("scored")
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored
-        print(
-            summary.closing(self.root, self.pointer(), clean=clean, scored=scored, reason=self.identity.choice.reason)
-        )
+        print(summary.closing(self.root, pointer, clean=clean, scored=scored, reason=self.identity.choice.reason))
         self.sweep()
 
     def sweep(self) -> None:

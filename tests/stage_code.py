@@ -28,6 +28,7 @@ ENTRIES = {
     "export": "pipeline.export",
     "score": "pipeline.score_catalog",
     "gate": "pipeline.gate",
+    "changes": "pipeline.changes",
 }
 # Settings have their values in the fingerprints; the others carry results about and do not make them.
 WITHOUT_EFFECT = {

@@ -365,7 +365,7 @@ def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
     ("file", "flags", "stage"),
     [
         ("clean/*/items.parquet", ("--features-max-tags", "9"), "CheckDrift"),
-        ("clean/*/statistics.json", ("--scoring-n-best", "2"), "CheckDrift"),
+        ("clean/*/statistics.json", ("--scoring-n-best", "2"), "CheckModel"),
         ("export/*/evaluation.json", ("--scoring-n-best", "2"), "CheckModel"),
     ],
 )
@@ -377,9 +377,12 @@ def test_a_published_file_that_changed_is_found_before_it_is_used(project, file,
     before, latest = project.results(), pointers.latest(project.root)
     code, _, err = project.run("ScoreCatalog", "--date", DATE, *flags)
     assert code == 30
-    assert f"{stage}: {path.relative_to(project.folder)}: has changed since it was published; remove" in err
+    assert f"{stage}: {path.relative_to(project.folder)}: has changed since it was published; run the same" in err
+    assert "Traceback" not in err
     assert project.stages_since(before) == []
     assert pointers.latest(project.root) == latest
+    project.score(*flags)
+    assert path.parts[-3] in project.stages_since(before)
 
 
 def test_what_is_no_date_ends_with_40_and_one_line(project):
