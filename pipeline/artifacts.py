@@ -33,9 +33,12 @@ __all__ = [
     "Digests",
     "clear_work",
     "damages",
+    "disown",
+    "disowned",
     "exists",
     "fingerprint",
     "manifest",
+    "origin_of",
     "publish",
     "readable",
     "remove",
@@ -52,6 +55,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+DISOWNED = "manifest-of-what-is-damaged.json"
 LOCK = "lock"
 FORMAT = 2  # 2: the manifest carries its own digest
 PACKAGES = ("luigi", "numpy", "scipy", "h5py", "pyarrow", "duckdb", "pandas", "pydantic", "theano", "pytensor")
@@ -138,16 +142,16 @@ def _seal(build: Path, facts: Mapping[str, Any], *, seconds: float) -> None:
     _sync(build)
 
 
-def manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
     """Return the manifest of a published directory; raises ArtifactError where there is none that can be read."""
     try:
-        content = unsealed((folder / MANIFEST).read_text("utf-8"))
+        content = unsealed((folder / name).read_text("utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{folder}: no {MANIFEST}: nothing was published there; run the job again") from None
+        raise ArtifactError(f"{folder}: no {name}: nothing was published there; run the job again") from None
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder / MANIFEST}: cannot be read ({error}); {_remedy(folder)}") from None
+        raise ArtifactError(f"{folder / name}: cannot be read ({error}); {_remedy(folder)}") from None
     if not isinstance(content.get("files"), dict) or content.get("format") != FORMAT:
-        raise ArtifactError(f"{folder / MANIFEST}: is not a manifest of format {FORMAT}; {_remedy(folder)}")
+        raise ArtifactError(f"{folder / name}: is not a manifest of format {FORMAT}; {_remedy(folder)}")
     return content
 
 
@@ -199,6 +203,22 @@ def damages(folder: Path) -> Iterator[str]:
         yield f"{folder / extra}: was not published with this directory; remove it"
 
 
+def disown(folder: Path) -> None:
+    """Let a damaged directory count as not published: its stage makes it again, and this one stands aside then."""
+    if exists(folder):
+        set_aside(folder / MANIFEST, folder / DISOWNED)
+
+
+def disowned(folder: Path) -> bool:
+    """Return whether a directory was found damaged and has not been made again."""
+    return (folder / DISOWNED).exists()
+
+
+def origin_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a directory, also of one that does not count any more; raises ArtifactError as that."""
+    return manifest(folder, DISOWNED if disowned(folder) and not (folder / MANIFEST).exists() else MANIFEST)
+
+
 def unchanged(path: Path, digest: str) -> Path:
     """Return the path of an input file; raises ArtifactError where it does not have this SHA-256 any more."""
     if sha256_of(path) != digest:
@@ -215,8 +235,8 @@ def write_text(path: Path, text: str, *, work: Path) -> None:
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), work=work)
 
 
-def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> None:
-    """Replace a file by what `write(temporary)` writes, as `write_text` does."""
+def write_file(path: Path, write: Callable[[Path], object], *, work: Path, before: Path | None = None) -> None:
+    """Replace a file by what `write(temporary)` writes, as `write_text` does; the one until now becomes `before`."""
     temporary = work / f"{path.name}.new"
     with held(work / "write.lock"), _told(path):
         _make(path.parent)
@@ -224,6 +244,8 @@ def write_file(path: Path, write: Callable[[Path], object], *, work: Path) -> No
             with nothing_lost():
                 write(temporary)
             _sync(temporary)
+            if before is not None and path.exists():
+                path.replace(before)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

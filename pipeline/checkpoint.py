@@ -7,7 +7,8 @@
 
 There is no random state to store: order and dropout of an epoch are drawn from the seed and its number alone
 (`pipeline.batches`), so the position is the number of epochs. The file stands in the verified container of a model
-file and replaces the one before by one rename: it is whole, or its checksum says that it is not.
+file and replaces the one before by one rename: it is whole, or its checksum says that it is not. The one before stays
+beside it, an epoch behind.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from pipeline.progress import Progress
 WITHOUT_EFFECT = {"prefetch", "members", "refresh", "warm_start"}
 
 
+State = tuple[Kept, dict[str, np.ndarray[Any, Any]]]  # what is kept, and the optimizer's state
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The file of a training, and what that training is made from."""
@@ -45,38 +49,54 @@ class Checkpoint:
     path: Path
     identity: str
 
+    @property
+    def before(self) -> Path:
+        """Return the file that the newest one has replaced."""
+        return self.path.with_name(f"before-{self.path.name}")
+
     def save(self, step: TrainingStep, kept: Kept) -> None:
-        """Replace the file by one of the state now. Raises ArtifactError where the file system refuses."""
+        """Replace the file by one of the state now, and keep the one until now.
+
+        Raises ArtifactError where the file system refuses.
+        """
 
         def write(temporary: Path) -> None:
             container.write(temporary, lambda root: self._fill(root, step, kept))
 
-        artifacts.write_file(self.path, write, work=self.path.parent)
+        artifacts.write_file(self.path, write, work=self.path.parent, before=self.before)
 
     def resume(self, step: TrainingStep, fresh: Kept, progress: Progress) -> Kept:
         """Bring a step to where the file left it, and return what is kept; a file that does not serve changes nothing.
 
-        Then `fresh` is returned, and a note says why: damaged, or of other settings, data or versions.
+        Then the one before it is tried, and `fresh` is returned at last. A note says why a file is not used: damaged,
+        or of other settings, data or versions.
         """
-        if not self.path.exists():
-            return fresh
-        what, found = "is damaged", None
-        try:
-            with container.open_verified(self.path) as (root, _):
-                facts = container.read_json(root, "training")
-                if facts["identity"] == self.identity:
-                    found = _read(root, facts, step, fresh)
-                else:
-                    what = "belongs to other settings, items or versions"
-        except ModelError:
-            pass
+        found = None
+        for path in (self.path, self.before):
+            if found is None and path.exists():
+                found = self._found(path, step, fresh, progress)
         if found is None:
-            progress.note(f"{self.path} {what} and is not used: training starts from its first epoch")
             return fresh
         kept, state = found
         step.restore(kept.recent[-1], state)
-        progress.note(f"goes on after epoch {len(kept.history)}, from {self.path}")
         return kept
+
+    def _found(self, path: Path, step: TrainingStep, fresh: Kept, progress: Progress) -> State | None:
+        """Return what stands in one of the two files, None where it does not serve."""
+        what = "is damaged"
+        try:
+            with container.open_verified(path) as (root, _):
+                facts = container.read_json(root, "training")
+                if facts["identity"] == self.identity:
+                    found = _read(root, facts, step, fresh)
+                    progress.note(f"goes on after epoch {len(found[0].history)}, from {path}")
+                    return found
+                what = "belongs to other settings, items or versions"
+        except ModelError:
+            pass
+        rest = "" if path == self.path and self.before.exists() else ": training starts from its first epoch"
+        progress.note(f"{path} {what} and is not used{rest}")
+        return None
 
     def _fill(self, root: h5py.Group, step: TrainingStep, kept: Kept) -> None:
         history = [asdict(epoch) for epoch in kept.history]
@@ -112,9 +132,7 @@ def identity_of(
     )
 
 
-def _read(
-    root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, fresh: Kept
-) -> tuple[Kept, dict[str, np.ndarray[Any, Any]]]:
+def _read(root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, fresh: Kept) -> State:
     """Return what is kept and the optimizer's state. Raises ModelError where they do not fit the step."""
     group = read_group(root, "recent")
     recent = tuple(_arrays(group, str(place), step.shared) for place in range(facts["n_recent"]))

@@ -45,8 +45,13 @@ def read(path: Path) -> Pointer | None:
 
 
 def latest(root: Path) -> Pointer | None:
-    """Return the pointer to the latest published run, None before the first."""
-    return read(root / "published" / "latest.json")
+    """Return the pointer to the latest published run, None before the first; others stand in for a damaged file."""
+    try:
+        return read(root / "published" / "latest.json")
+    except ArtifactError:
+        # It only repeats one of these, and `point` writes it again.
+        dates = of_dates(root)
+        return pinned(root) or (dates[-1] if dates else None)
 
 
 def of_date(root: Path, date: str) -> Path:
@@ -60,9 +65,8 @@ def point(root: Path, pointer: Pointer) -> None:
     The date's own pointer comes last: as long as it is not there, the next run repeats all of this.
     """
     with held(guard(root)):
-        newest = latest(root)
-        if pinned(root) is None and (newest is None or newest.date <= pointer.date):
-            _make_latest(root, pointer)
+        newest, fixed = latest(root), pinned(root)
+        _make_latest(root, fixed or (pointer if newest is None or newest.date <= pointer.date else newest))
         _write(root, of_date(root, pointer.date), pointer)
 
 

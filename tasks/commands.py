@@ -102,7 +102,7 @@ def where(chosen: argparse.Namespace, flags: Flags) -> int:
 
 
 def verify(chosen: argparse.Namespace, flags: Flags) -> int:
-    """Print each damaged file; 1 where there is one."""
+    """Print each damaged file; 1 where there is one. Its directory does not count any more: the next run makes it."""
     with night.command_line(flags) as root:
         name = _run_name(chosen)
         if name is None:
@@ -111,12 +111,15 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
             run = runs.find(root, name)
             known = reasons.fingerprints_of(root, run).values()
             folders, damages = [path for path in verification.published(root) if path.name in known], []
-        for folder in folders:
-            damages += artifacts.damages(folder)
+        by_folder = {folder: list(artifacts.damages(folder)) for folder in folders}
+        damages += [damage for found in by_folder.values() for damage in found]
     if chosen.json:
         _print_json({"directories": len(folders), "damages": damages})
     else:
         print("\n".join([*damages, f"{len(folders)} directories verified, {len(damages) or 'no'} damages"]))
+    for folder, found in by_folder.items():
+        if found:  # After the words: a root that cannot be written can be verified too.
+            artifacts.disown(folder)
     return 1 if damages else 0
 
 

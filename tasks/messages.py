@@ -15,6 +15,8 @@ class ShortErrors(logging.Filter):
         if str(record.msg).startswith("Data for %s does not exist"):
             return False
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if str(error).startswith("Unfulfilled dependenc"):
+            return False  # Another stage has found damaged what this one rests on, and has told so.
         if isinstance(error, PipelineError):
             task = record.args[-1] if isinstance(record.args, tuple) and record.args else "task"
             record.msg, record.args = "%s: %s", (getattr(task, "task_family", task), error)

@@ -93,7 +93,8 @@ def reason_of(task: Stage) -> str:
 
 
 def _end(task: Stage, result: str, reason: str, *, n_rows: int | None = None) -> None:
-    entry, began = _begun.pop(task.task_id)
+    # A stage whose upstream was found damaged by another one meanwhile fails before it begins.
+    entry, began = _begun.pop(task.task_id, (new_entry(task), time.monotonic()))
     ended = replace(
         entry,
         seconds=round(time.monotonic() - began, 3),

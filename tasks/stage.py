@@ -123,10 +123,32 @@ class Stage(Dated):
         """Return the published directory."""
         return DirectoryTarget(self.folder)
 
+    def complete(self) -> bool:
+        """Return whether the outputs are there, and nothing that they were made from was found damaged since.
+
+        Else nobody would make that again as long as these are there. They stay as they are: `publish` finds them.
+        """
+        return bool(super().complete()) and not self.rests_on_damage()
+
+    def rests_on_damage(self) -> bool:
+        """Return whether a directory before this one, directly or not, was found damaged and not made again yet."""
+        stages = [task for task in self.requires().values() if isinstance(task, Stage)]
+        return any(artifacts.disowned(stage.folder) or stage.rests_on_damage() for stage in stages)
+
     def read(self, name: str) -> Path:
-        """Return the directory of an upstream of `requires`, all its files verified."""
+        """Return the directory of an upstream of `requires`, all its files verified.
+
+        A damaged one raises ArtifactError, and does not count any more, so that the next run makes it again.
+        """
         target: DirectoryTarget = self.requires()[name].directory()
-        return target.verified()
+        try:
+            return target.verified()
+        except ArtifactError as error:
+            artifacts.disown(target.path)
+            what, _, _ = str(error).partition(";")
+            raise ArtifactError(
+                f"{what}; run the same command again, which makes {target.path.parent.name} anew"
+            ) from None
 
     def directory(self) -> DirectoryTarget:
         """Return the published directory as a target, also where the task has other outputs beside it."""

@@ -37,12 +37,12 @@ class PointerTarget(luigi.Target):
         self.run = run
 
     def exists(self) -> bool:
-        """Return whether the date's pointer names this run; a damaged one names none and is written anew."""
+        """Return whether the date's pointer names this run and `latest` some; a damaged one is written anew."""
         try:
-            pointer = pointers.read(self.path)
+            pointer, latest = pointers.read(self.path), pointers.read(self.path.with_name("latest.json"))
         except ArtifactError:
             return False
-        return pointer is not None and pointer.run == self.run
+        return pointer is not None and pointer.run == self.run and latest is not None
 
     def __str__(self) -> str:
         return f"{self.path} -> {self.run}"

@@ -95,19 +95,22 @@ def test_early_stopping_remembers_the_best_weights_over_a_stop(tmp_path):
     assert facts(resumed) == facts(undisturbed)
 
 
-def test_a_damaged_file_is_told_and_training_starts_afresh(tmp_path):
-    path = tmp_path / "checkpoint.h5"
-    undisturbed = trained(quick(epochs=2), path)
+def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    notes = Notes()
-    assert values(trained(quick(epochs=2), path, progress=notes)) == values(undisturbed)
-    (note,) = notes.notes
-    assert note == f"{path} is damaged and is not used: training starts from its first epoch"
-    path.write_bytes(b"half a file")
-    trained(quick(epochs=1), path, progress=notes)
-    assert "is damaged and is not used" in notes.notes[-1]
+
+
+def test_a_damaged_file_is_told_and_the_one_before_it_is_used_and_then_none(tmp_path):
+    path, before, notes = tmp_path / "checkpoint.h5", tmp_path / "before-checkpoint.h5", Notes()
+    undisturbed = trained(quick(epochs=3), path)
+    flip(path)
+    assert values(trained(quick(epochs=3), path, progress=notes)) == values(undisturbed)
+    assert notes.notes == [f"{path} is damaged and is not used", f"goes on after epoch 2, from {before}"]
+    flip(path)
+    before.write_bytes(b"half a file")
+    assert values(trained(quick(epochs=3), path, progress=notes)) == values(undisturbed)
+    assert notes.notes[-1] == f"{before} is damaged and is not used: training starts from its first epoch"
 
 
 def test_a_file_of_another_training_is_told_and_training_starts_afresh(tmp_path):

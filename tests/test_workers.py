@@ -20,7 +20,7 @@ from pipeline.config import Settings
 from pipeline.errors import ArtifactError, ModelError, WorkerError
 from pipeline.model import load_model
 from pipeline.progress import SILENT, Progress
-from pipeline.score_catalog import score
+from pipeline.score_catalog import Effort, score
 from pipeline.scored import HEADER, Job, Scorer, Shard
 
 PROJECT = Path(__file__).parents[1]
@@ -45,8 +45,8 @@ def score_into(folder, stages, *, workers, shard_items=16, progress=SILENT, **ch
     """Score in the folder `build`, beside which the shards are; nothing is too little for processes."""
     (folder / "build").mkdir(parents=True)
     chosen = settings_of(workers=workers, **changes)
-    limits = {"shard_items": shard_items, "few_items": 0}
-    score(chosen, stages / "model.h5", stages, folder / "build", run="r1", progress=progress, **limits)
+    effort = Effort(shard_items=shard_items, few_items=0)
+    score(chosen, stages / "model.h5", stages, folder / "build", run="r1", progress=progress, effort=effort)
     return {path.name: path.read_bytes() for path in sorted((folder / "build").rglob("*")) if path.is_file()}
 
 
