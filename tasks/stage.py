@@ -23,7 +23,7 @@ from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
 from pipeline.progress import Progress
 from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
-from tasks import config
+from tasks import config, logs
 from tasks.reporting import reported_progress
 from tasks.targets import DirectoryTarget
 
@@ -195,6 +195,8 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
         return given
     with config.mistakes_end_the_command():
         identity = current_identity(date)
+        if not looking_on.get():
+            logs.install(identity.settings.monitoring)
         known = [identity, *_with_last_accepted(identity, date)] if given else [identity]
         fingerprint = next((found.of(stage) for found in known if given in found.fingerprints.values()), None)
         if given and fingerprint != given:

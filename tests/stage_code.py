@@ -54,6 +54,7 @@ WITHOUT_EFFECT = {
     "pipeline.digests",
     "pipeline.errors",
     "pipeline.explain",
+    "pipeline.exposition",
     "pipeline.frontend",
     "pipeline.identity",
     "pipeline.ledger",
