@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+from small_job import DATE
 from test_ledger import BEGUN
-from test_tasks import DATE, first_run, project  # noqa: F401 (fixtures)
 
 from pipeline import exposition, ledger
 from pipeline.ledger import Entry
@@ -79,7 +79,7 @@ def test_the_parser_of_prometheus_reads_it():
     ]
 
 
-def test_a_night_replaces_the_text_file_and_a_place_that_is_none_stops_nothing(project):  # noqa: F811
+def test_a_night_replaces_the_text_file_and_a_place_that_is_none_stops_nothing(project):
     textfile = project.folder / "metrics" / "tagladder.prom"
     project.score("--monitoring-prometheus", str(textfile), "--scoring-n-best", "1")
     found = values(textfile.read_text())
@@ -94,7 +94,7 @@ def test_a_night_replaces_the_text_file_and_a_place_that_is_none_stops_nothing(p
 # --- logs
 
 
-def test_every_line_is_an_object_with_the_id_of_the_run_whoever_logs(project):  # noqa: F811
+def test_every_line_is_an_object_with_the_id_of_the_run_whoever_logs(project):
     log = project.folder / "night.jsonl"
     flags = ("--monitoring-log", "json", "--monitoring-log-file", str(log), "--log-level", "INFO")
     project.score(*flags, "--scoring-n-best", "1", "--workers", "2")
@@ -111,7 +111,7 @@ def test_every_line_is_an_object_with_the_id_of_the_run_whoever_logs(project):  
     assert {line["run"] for line in lines[:n_lines]} == {run} and lines[-1]["run"] != run
 
 
-def test_a_failure_is_logged_with_its_reason_and_the_screen_is_as_without(project):  # noqa: F811
+def test_a_failure_is_logged_with_its_reason_and_the_screen_is_as_without(project):
     log = project.folder / "night.jsonl"
     (project.folder / "items.csv").write_text("item_id,title\n1,film\n")
     plain = project.run("ScoreCatalog", "--date", DATE)
@@ -145,7 +145,7 @@ except ZeroDivisionError:
     assert re.match(r"[\d-]+ [\d:,]+ \w{15}-\w{6} WARNING theano.compile: slow\n", (tmp_path / "text").read_text())
 
 
-def test_a_log_that_cannot_be_written_ends_with_40(project):  # noqa: F811
+def test_a_log_that_cannot_be_written_ends_with_40(project):
     code, _, err = project.run(
         "ScoreCatalog", "--monitoring-log", "json", "--monitoring-log-file", "absent/night.jsonl"
     )
