@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,15 @@ def test_status_of_a_date_that_has_not_run_exits_1(ask):
     assert "run of 2026-11-24 below artifacts: not complete" in shown
     assert "\nBuildFeatures  complete" in shown
     assert "\nTrainModel     missing" in shown
+
+
+def test_status_says_how_a_stage_that_is_not_complete_ended(project, ask):
+    flags = ("--date", DATE, "--training-learning-rate", "1e30")
+    assert project.run("ScoreCatalog", *flags)[0] == 30
+    shown = ask("status", *flags, code=1)
+    assert re.search(r"\nTrainModel     missing   [0-9a-f]{12}  failed 20\S+ UTC: training diverged", shown)
+    (project.root / "ledger.sqlite").write_bytes(b"no database")
+    assert "ledger.sqlite: cannot be used" in ask("status", "--date", DATE)
 
 
 def explained(ask, *arguments: str) -> dict[str, list[str]]:
@@ -162,7 +172,7 @@ def test_an_invalidated_stage_runs_again_beside_the_published_run_which_can_be_g
     assert ask("rollback").startswith(f"latest is run {first.run[:12]} of {DATE}, and stays so until: ")
     assert latest.read_bytes() == named
     assert bytes_below(published) == before
-    project.score(date="2026-11-24")
+    assert f"latest         stays at run {first.run[:12]} of {DATE}\n" in project.score(date="2026-11-24")
     assert latest.read_bytes() == named
     shown = ask("status", "--date", "2026-11-24")
     assert f"pinned      run {first.run[:12]} of {DATE}  (another run)" in shown
