@@ -278,6 +278,10 @@ class StorageSettings(Section):
     keep_runs: int = Field(
         30, ge=1, description="published runs that are kept: of the newest dates, and as many of those published last"
     )
+    tries: int = Field(
+        3, ge=1, description="tries of what may pass by itself, such as a full disk; what cannot is tried once"
+    )
+    retry_delay: float = Field(60, ge=0, description="seconds until the next try")
 
 
 class Settings(Section):

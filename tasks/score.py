@@ -82,7 +82,7 @@ class ScoreCatalog(Stage):
         )
         artifacts.sweep(self.root)
         pointer = replace(self.pointer(), changes=publish_changes(self, self.pointer().plan))
-        pointers.point(self.root, pointer)
+        self.patiently(lambda: pointers.point(self.root, pointer))
         scored = self.cleaned("scored")
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored
         print(summary.closing(self.root, pointer, clean=clean, scored=scored, reason=self.identity.choice.reason))

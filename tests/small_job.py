@@ -22,6 +22,8 @@ hidden = 4
 compile_mode = fast_compile
 epochs = 1
 batch_size = 8
+[storage]
+tries = 1
 [core]
 local_scheduler = true
 log_level = WARNING

@@ -93,6 +93,8 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         *(f"gate.{name}" for name in type(Settings().gate).model_fields),
         "storage.root",
         "storage.keep_runs",
+        "storage.tries",
+        "storage.retry_delay",
         *(f"monitoring.{name}" for name in type(Settings().monitoring).model_fields),
     ]
 
