@@ -186,6 +186,40 @@ def test_work_of_a_living_process_and_its_results_stay_and_go_when_it_is_killed(
     assert nights.unlocked() == []
 
 
+def test_a_running_process_that_could_not_say_what_it_needs_stops_the_removal(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    code = (
+        "import sys; from pathlib import Path; from pipeline.locks import held\n"
+        "with held(Path(sys.argv[1])): print('ready', flush=True); sys.stdin.read()"
+    )
+    path = nights.root / "work" / "in-use-elsewhere-1"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(ArtifactError, match="a running process could not say what it needs; try again"):
+            retention.clean(nights.root, keep_runs=1)
+        process.communicate("")
+    assert len(nights.dates()) == 2
+    retention.clean(nights.root, keep_runs=1)
+    assert len(nights.dates()) == 1
+
+
+def test_a_full_disk_is_told_when_a_process_says_what_it_needs(nights, monkeypatch):
+    def pwrite(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(leases.os, "pwrite", pwrite)
+    with pytest.raises(ArtifactError, match=r"cannot be written \(No space left on device\); free space"):
+        leases.hold(nights.root, ["f1"])
+
+
 def test_this_process_keeps_what_it_needs_itself(nights):
     for day in (1, 2):
         nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
