@@ -244,6 +244,44 @@ def test_what_retention_left_half_removed_goes_the_next_time(nights):
     assert not aside.exists()
 
 
+def stop_after(monkeypatch, n: int) -> None:
+    """Let n calls that change files succeed, and end the process, as it were, in the next one."""
+    calls = iter(range(n))
+
+    def counted(real):
+        def call(*arguments, **options):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("set_aside", "remove", "write_text"):
+        real = counted(getattr(artifacts, name))
+        for module in (artifacts, pointers):
+            monkeypatch.setattr(module, name, real, raising=False)
+
+
+@pytest.mark.parametrize("step", range(16))
+def test_killed_at_any_step_it_leaves_no_pointer_to_nothing_and_the_next_one_ends_what_it_began(
+    nights, monkeypatch, step
+):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    stop_after(monkeypatch, step)
+    with pytest.raises(KeyboardInterrupt):
+        retention.clean(nights.root, keep_runs=1)
+    monkeypatch.undo()
+    assert list(verification.damaged_pointers(nights.root)) == []
+    assert "2026-11-02" in nights.dates()
+    retention.clean(nights.root, keep_runs=1)
+    for stage in ("clean", "features", "train", "export", "score", "drift"):
+        assert nights.there(stage) == {"night 2"}, stage
+    assert nights.dates() == ["2026-11-02"]
+    assert list(pointers.removed(nights.root)) == ["2026-11-01"]
+    assert nights.unlocked() == []
+
+
 def test_a_damaged_directory_that_is_kept_stops_the_removal(nights):
     for day in (1, 2):
         nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
