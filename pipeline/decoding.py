@@ -56,11 +56,15 @@ def decode(log_probabilities: Sequence[Floats], taxonomy: Taxonomy, *, n_best: i
     `log_probabilities` holds one (n, n_classes) array a level (or logits). Ties go to the path that stands first in
     `taxonomy.paths`. Raises ModelError where a level has another number of classes, or a value is not a number.
     """
-    return decode_scores(path_scores(log_probabilities, taxonomy), taxonomy, n_best=n_best)
+    scores = path_scores(log_probabilities, taxonomy)
+    return decode_scores(scores, taxonomy, n_best=n_best, starts=path_starts(taxonomy))
 
 
-def decode_scores(scores: Floats, taxonomy: Taxonomy, *, n_best: int) -> Decoded:
-    """Return what `decode` does, of the scores of all paths, (n, n_paths) in C order, which are changed."""
+def decode_scores(scores: Floats, taxonomy: Taxonomy, *, n_best: int, starts: Ranges) -> Decoded:
+    """Return what `decode` does, of the scores of all paths, (n, n_paths) in C order, which are changed.
+
+    `starts` are the taxonomy's `path_starts`.
+    """
     path, best_scores = _largest(scores, n_best=min(n_best, scores.shape[1]))
     highest = best_scores[:, :1]
     # A zero at the end, so that the range of the last class of the last row has an end to point to.
@@ -71,7 +75,7 @@ def decode_scores(scores: Floats, taxonomy: Taxonomy, *, n_best: int) -> Decoded
     return Decoded(
         classes=taxonomy.paths[path],
         path_probability=np.exp(best_scores - highest) / total,
-        level_probability=_best_marginals(flat, path[:, 0], taxonomy) / total,
+        level_probability=_best_marginals(flat, path[:, 0], taxonomy, starts) / total,
         path=path,
     )
 
@@ -176,7 +180,7 @@ def _largest(scores: Floats, *, n_best: int) -> tuple[Indices, Floats]:
     return columns, values
 
 
-def _best_marginals(flat: Floats, path: Indices, taxonomy: Taxonomy) -> Floats:
+def _best_marginals(flat: Floats, path: Indices, taxonomy: Taxonomy, ranges: Ranges) -> Floats:
     """Return the sum of the weights of all paths that share each class of the given path, (n, n_levels).
 
     `flat` has the weights, row behind row, and a zero.
@@ -184,7 +188,7 @@ def _best_marginals(flat: Floats, path: Indices, taxonomy: Taxonomy) -> Floats:
     n, n_paths = len(path), len(taxonomy.paths)
     first = np.arange(0, n * n_paths, n_paths)
     sums = np.empty((n, len(taxonomy.levels)), dtype=flat.dtype)
-    for level, starts in enumerate(path_starts(taxonomy)):
+    for level, starts in enumerate(ranges):
         if len(starts) == n_paths:
             sums[:, level] = flat[first + path]
             continue

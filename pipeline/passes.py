@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.calibration import cool
 from pipeline.config import ScoringSettings
-from pipeline.decoding import Decoded, decode, decode_raw, decode_scores, together
+from pipeline.decoding import Decoded, decode, decode_raw, decode_scores, path_starts, together
 from pipeline.ensemble import members_of
 from pipeline.features import Features
 from pipeline.network import FeedbackNetwork, Inputs
@@ -106,6 +106,7 @@ def _by_folded(model: Model, folded: Folded, features: Features, scoring: Scorin
     inputs = fill_up(features, n_rows=features.n_items)
     if scoring.decoding == "legal":
         scores = folded.blocks(inputs, folded.legal, size=scoring.batch_size)
-        return together([decode_scores(found, model.taxonomy, n_best=scoring.n_best) for (found,) in scores])
+        starts, n_best = path_starts(model.taxonomy), scoring.n_best
+        return together([decode_scores(found, model.taxonomy, n_best=n_best, starts=starts) for (found,) in scores])
     levels = folded.blocks(inputs, folded.raw, size=scoring.batch_size)
     return together([decode_raw(cool(found, model.calibration.raw)) for found in levels])
