@@ -5,7 +5,7 @@ import random
 import pyarrow.parquet as pq
 import pytest
 from nights import LONGER, NEXT_DATE, Night, rounds
-from test_tasks import Project, write_items
+from small_job import Project, write_items
 
 SURROUNDINGS = (
     {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Asia/Kathmandu"},
