@@ -1,6 +1,5 @@
 """Suite 10: nights in a row whose catalogs change: bounded files, consistent results, and what is gone is told."""
 
-import os
 import random
 
 import pyarrow.parquet as pq
@@ -8,9 +7,7 @@ from nights import LONGER, Night, rounds
 
 from pipeline import artifacts, pointers
 
-SETTINGS = LONGER.replace(
-    "[training]\n", "[storage]\nkeep_runs = 3\n[gate]\nmode = off\n[training]\nwarm_start = last\n"
-)
+FLAGS = ("--catalog-split", "", "--storage-keep-runs", "3", "--gate-enabled", "false", "--training-warm-start", "last")
 GENRES = {"horror": ("zombies", "ghosts"), "drama": ("family", "court"), "comedy": ("school",)}
 
 
@@ -82,12 +79,12 @@ def sizes(night: Night) -> tuple[int, int]:
 def test_nights_in_a_row_stay_whole_and_bounded_while_the_catalog_changes(server, tmp_path, figure, n):
     catalog, night = Catalog(random.Random(10)), Night(tmp_path / "night")
     night.folder.mkdir()
-    (night.folder / "luigi.cfg").write_text(SETTINGS)
+    (night.folder / "luigi.cfg").write_text(LONGER)
     found = []
     for at in range(n):
         date = f"2026-12-{at + 1:02}"
         (night.folder / "items.csv").write_text(catalog.text())
-        night.succeeds("ScoreCatalog", "--date", date, "--clean-accept-drift", "true")
+        night.succeeds("ScoreCatalog", "--date", date, "--clean-accept-drift", "true", *FLAGS)
         check(night, catalog, date)
         found.append(sizes(night))
         catalog.change(at)
@@ -95,9 +92,9 @@ def test_nights_in_a_row_stay_whole_and_bounded_while_the_catalog_changes(server
     warm = said.count("starts from")
     most = max(files for files, _ in found[-3:])
     figure(
-        f"10 nights: {n} in a row, each whole; files {found[min(3, n - 1)][0]} after the fourth night, {most} at the end, "
-        f"{found[-1][1] / 1e6:.1f} MB; {warm} warm starts told"
+        f"10 nights: {n} in a row, each whole; files {found[min(3, n - 1)][0]} after the fourth night, {most} at the "
+        f"end, {found[-1][1] / 1e6:.1f} MB; {warm} warm starts told"
     )
     if n > 6:
         assert most < 1.5 * found[5][0]
-    assert os.path.samefile(night.root / "published" / "latest", night.root / pointers.latest(night.root).folder)
+    assert (night.root / "published" / "latest").samefile(night.root / pointers.latest(night.root).folder)
