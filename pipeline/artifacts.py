@@ -38,6 +38,7 @@ __all__ = [
     "exists",
     "fingerprint",
     "manifest",
+    "origin_of",
     "publish",
     "readable",
     "remove",
@@ -141,16 +142,16 @@ def _seal(build: Path, facts: Mapping[str, Any], *, seconds: float) -> None:
     _sync(build)
 
 
-def manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
     """Return the manifest of a published directory; raises ArtifactError where there is none that can be read."""
     try:
-        content = unsealed((folder / MANIFEST).read_text("utf-8"))
+        content = unsealed((folder / name).read_text("utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{folder}: no {MANIFEST}: nothing was published there; run the job again") from None
+        raise ArtifactError(f"{folder}: no {name}: nothing was published there; run the job again") from None
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder / MANIFEST}: cannot be read ({error}); {_remedy(folder)}") from None
+        raise ArtifactError(f"{folder / name}: cannot be read ({error}); {_remedy(folder)}") from None
     if not isinstance(content.get("files"), dict) or content.get("format") != FORMAT:
-        raise ArtifactError(f"{folder / MANIFEST}: is not a manifest of format {FORMAT}; {_remedy(folder)}")
+        raise ArtifactError(f"{folder / name}: is not a manifest of format {FORMAT}; {_remedy(folder)}")
     return content
 
 
@@ -211,6 +212,11 @@ def disown(folder: Path) -> None:
 def disowned(folder: Path) -> bool:
     """Return whether a directory was found damaged and has not been made again."""
     return (folder / DISOWNED).exists()
+
+
+def origin_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a directory, also of one that does not count any more; raises ArtifactError as that."""
+    return manifest(folder, DISOWNED if disowned(folder) and not (folder / MANIFEST).exists() else MANIFEST)
 
 
 def unchanged(path: Path, digest: str) -> Path:

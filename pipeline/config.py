@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config_learning import NetworkSettings, TrainingSettings
-from pipeline.config_nights import GateSettings
+from pipeline.config_nights import GateSettings, MonitoringSettings
 from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Shares, Weights
 from pipeline.errors import SettingsError
 
@@ -278,6 +278,10 @@ class StorageSettings(Section):
     keep_runs: int = Field(
         30, ge=1, description="published runs that are kept: of the newest dates, and as many of those published last"
     )
+    tries: int = Field(
+        3, ge=1, description="tries of what may pass by itself, such as a full disk; what cannot is tried once"
+    )
+    retry_delay: float = Field(60, ge=0, description="seconds until the next try")
 
 
 class Settings(Section):
@@ -292,6 +296,7 @@ class Settings(Section):
     gate: GateSettings = Field(default_factory=GateSettings)
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Settings:

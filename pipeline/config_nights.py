@@ -1,10 +1,12 @@
-"""Settings of nights that nobody watches: what a new model must reach before it scores."""
+"""Settings of nights that nobody watches: what a new model must reach before it scores, and who hears of it."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from pipeline.config_types import Section, Share
+from pipeline.config_types import FilePath, Section, Share
 
 
 class GateSettings(Section):
@@ -30,3 +32,15 @@ class GateSettings(Section):
         pattern=r"^([0-9a-f]{8,64})?$",
         description="a refused model to let through: its fingerprint, or the first 8 digits of it or more",
     )
+
+
+class MonitoringSettings(Section):
+    """Who hears of a night; no result depends on it."""
+
+    prometheus: FilePath = Field(
+        "", description="a file .prom for the textfile collector of Prometheus, replaced after every stage; empty: none"
+    )
+    log: Literal["none", "text", "json"] = Field(
+        "none", description="lines with the id of the run: none, text, or json, an object a line"
+    )
+    log_file: FilePath = Field("", description="the file to which they are appended; empty: standard error")

@@ -25,6 +25,8 @@ from pipeline.cores import ONE_THREAD
 from pipeline.errors import WorkerError
 from pipeline.scored import Job, Shard
 
+# Arrow's own allocators keep an eighth more memory, and are no faster here.
+OF_A_WORKER = {**ONE_THREAD, "ARROW_DEFAULT_MEMORY_POOL": "system", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
 AHEAD = 2  # shards that a worker has been told: it need not wait for this process, which writes meanwhile
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -44,7 +46,7 @@ class Worker:
         log = Path(job.folder) / f"worker-{number}.log"
         # As this process finds modules, but this package first, whatever the directory is that it runs in.
         path = os.pathsep.join([PACKAGE, *filter(None, sys.path)])
-        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, "PYDANTIC_DISABLE_PLUGINS": "__all__"}
+        environment = {**os.environ, **OF_A_WORKER, "PYTHONPATH": path}
         command = [sys.executable, "-P", "-m", "pipeline.worker", str(os.getpid())]
         with log.open("wb") as errors_of_it:
             process = subprocess.Popen(

@@ -91,8 +91,9 @@ class Digests:
         return digest
 
     def as_json(self) -> str:
-        """Return the memory as it is kept in the file."""
-        return json.dumps(self._known, sort_keys=True, indent=1)
+        """Return the memory as it is kept in the file; of files that are gone nothing is kept."""
+        there = {key: value for key, value in self._known.items() if Path(key).exists()}
+        return json.dumps(there, sort_keys=True, indent=1)
 
 
 def _read_memory(path: Path) -> dict[str, list[Any]]:

@@ -35,27 +35,53 @@ def read_parquet(path: str, wanted: Wanted, *, expected: str | None) -> Iterator
     declare a large table. Raises CatalogError for a column of a type that is no text, for one that declares far more
     than the file has, and where the file is not the expected one.
     """
-    import pyarrow.parquet as pq
-
     with open_file(path) as file:
         verify_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
-        chunks = [chunk for chunk in _chunks(path) if chunk.belongs_to(wanted.columns)]
-        _refuse_bomb(path, chunks)
-        dictionaries = sorted(
-            {chunk.path for chunk in chunks if chunk.is_dictionary and chunk.is_simple(wanted.columns)}
-        )
-        parquet = pq.ParquetFile(file, read_dictionary=dictionaries, page_checksum_verification=True)
-        known = tuple(parquet.schema_arrow.names)
-        columns = [name for name in wanted.columns if name in known]
+        source = Source.of(path, wanted)
+        parquet = source.open(file)
         row = 1
-        for batch in _batches(parquet, _batch_rows(chunks), columns):
-            sizes = row_bytes(batch.columns, batch.num_rows)
-            for start, stop in cuts(sizes, max_rows=BATCH, max_bytes=MAX_BYTES):
-                piece = batch.slice(start, stop - start)
-                yield _rows(path, piece, row, known, wanted, too_long=_are_too_long(piece, sizes[start:stop]))
-                row += piece.num_rows
+        for batch in _batches(parquet, source.n_at_once, source.columns(parquet, wanted)):
+            for rows in pieces(path, batch, row, parquet.schema_arrow.names, wanted):
+                yield rows
+                row += rows.n_rows
         file.seek(0)
         verify_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Parquet file, and how it is read: its footer was looked at, and found to declare nothing that it has not."""
+
+    path: str
+    dictionaries: tuple[str, ...]  # columns of texts that are read as what they are stored as
+    n_at_once: int  # rows that take about MAX_BYTES
+
+    @classmethod
+    def of(cls, path: str, wanted: Wanted) -> Source:
+        """Return how a file is read. Raises CatalogError for a damaged one, and for one that is a bomb."""
+        chunks = [chunk for chunk in _chunks(path) if chunk.belongs_to(wanted.columns)]
+        _refuse_bomb(path, chunks)
+        found = {chunk.path for chunk in chunks if chunk.is_dictionary and chunk.is_simple(wanted.columns)}
+        return cls(path, tuple(sorted(found)), _batch_rows(chunks))
+
+    def open(self, file: Any) -> Any:
+        """Return the Parquet file that lies in an open one, or has a path."""
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(file, read_dictionary=list(self.dictionaries), page_checksum_verification=True)
+
+    def columns(self, parquet: Any, wanted: Wanted) -> list[str]:
+        """Return those of the wanted columns that the file has."""
+        return [name for name in wanted.columns if name in parquet.schema_arrow.names]
+
+
+def pieces(path: str, batch: Any, row: int, known: Sequence[str], wanted: Wanted) -> Iterator[Rows]:
+    """Give the rows of a batch that begins with the row of that number, so many at a time that memory is bounded."""
+    sizes = row_bytes(batch.columns, batch.num_rows)
+    for start, stop in cuts(sizes, max_rows=BATCH, max_bytes=MAX_BYTES):
+        piece = batch.slice(start, stop - start)
+        too_long = _are_too_long(piece, sizes[start:stop])
+        yield _rows(path, piece, row + start, tuple(known), wanted, too_long=too_long)
 
 
 def _batches(parquet: Any, n_rows: int, columns: Sequence[str]) -> Iterator[Any]:

@@ -41,12 +41,12 @@ class Rejects:
         self, scope: str, source: Sequence[str], line: Any, item_id: Sequence[Any], raw: Sequence[str], reason: Any
     ) -> None:
         """Add rejects; all but the scope are columns of one length."""
-        if not len(source):
-            return
-        cut = [text[:MAX_RAW] for text in raw]
-        columns = [[scope] * len(cut), source, line, item_id, cut, reason]
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
-        self.connection.register("more_rejects", pa.table(arrays, schema=SCHEMA))
+        if len(source):
+            self.take(as_rejects(scope, source, line, item_id, raw, reason))
+
+    def take(self, table: Any) -> None:
+        """Add a table of rejects."""
+        self.connection.register("more_rejects", table)
         self.connection.execute("INSERT INTO rejects SELECT * FROM more_rejects")
         self.connection.unregister("more_rejects")
 
@@ -84,6 +84,35 @@ class Rejects:
         names = ", ".join(SCHEMA.names)
         table = self.connection.sql(f"SELECT {names} FROM rejects ORDER BY {_ORDER}").to_arrow_table()
         pq.write_table(table.cast(SCHEMA).combine_chunks(), path, compression="zstd")
+
+
+class Gathered:
+    """Rejects in memory: of a few rows, or in a process that has no DuckDB."""
+
+    def __init__(self) -> None:
+        self._tables = [SCHEMA.empty_table()]
+
+    def add(
+        self, scope: str, source: Sequence[str], line: Any, item_id: Sequence[Any], raw: Sequence[str], reason: Any
+    ) -> None:
+        """Add rejects, as to Rejects."""
+        if len(source):
+            self._tables.append(as_rejects(scope, source, line, item_id, raw, reason))
+
+    @property
+    def table(self) -> Any:
+        """Return all of them."""
+        return pa.concat_tables(self._tables).combine_chunks()
+
+
+def as_rejects(
+    scope: str, source: Sequence[str], line: Any, item_id: Sequence[Any], raw: Sequence[str], reason: Any
+) -> Any:
+    """Return a table of rejects; all but the scope are columns of one length."""
+    cut = [text[:MAX_RAW] for text in raw]
+    columns = [[scope] * len(cut), source, line, item_id, cut, reason]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
+    return pa.table(arrays, schema=SCHEMA)
 
 
 def as_json(table: Any, names: Mapping[str, str] | None = None) -> list[str]:

@@ -130,7 +130,7 @@ def _reached(root: Path, found: Plans) -> set[str]:
         name = left.pop()
         for folder in (root / stage / name for stage in MAIN):
             if folder.is_dir():
-                facts = artifacts.manifest(folder)
+                facts = artifacts.origin_of(folder)
                 new = set(facts["upstreams"].values()) - kept
                 kept |= new | {facts.get("start") or name}
                 left += new

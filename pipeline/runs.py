@@ -40,10 +40,16 @@ def standing(root: Path) -> list[Pointer]:
 
 
 def before_latest(root: Path) -> Pointer:
-    """Return the run before the latest one; raises ArtifactError where there is none."""
-    latest, runs = find(root, None), standing(root)
-    place = next((n for n, found in enumerate(runs) if (found.date, found.run) == (latest.date, latest.run)), len(runs))
-    earlier = [found for found in runs[:place] if found.run != latest.run]
+    """Return the last run up to the latest one's date that is another; raises ArtifactError where there is none.
+
+    From a run that is pinned it goes further back.
+    """
+    latest, known = find(root, None), standing(root)
+    earlier = [found for found in known if found.date <= latest.date]
+    if pointers.pinned(root) is not None:
+        places = [place for place, found in enumerate(earlier) if (found.date, found.run) == (latest.date, latest.run)]
+        earlier = earlier[: places[0]] if places else earlier
+    earlier = [found for found in earlier if found.run != latest.run]
     if not earlier:
         raise ArtifactError(f"{root}: no other run stands before {latest.run[:12]} of {latest.date}, the latest")
     return earlier[-1]

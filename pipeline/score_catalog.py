@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import arrow
 from pipeline.columns import embedding_column, n_paths, schema
 from pipeline.config import ScoringSettings, Settings
 from pipeline.cores import n_workers
@@ -26,14 +28,23 @@ from pipeline.crew import score_shards
 from pipeline.model import Model
 from pipeline.outputs import width_of
 from pipeline.progress import Progress
-from pipeline.scored import SHARD_ITEMS, Job, Scorer, Shard, cut
+from pipeline.scored import SHARD_ITEMS, Job, Scored, Scorer, Shard, cut
 from pipeline.scoring import one_thread
 from pipeline.writers import HDF5Writer, ParquetWriter
 
-Batches = Generator[pa.RecordBatch, None, None]
+Batches = Generator[Scored, None, None]
 
 N_EXAMPLES = 5
 FEW_ITEMS = 65_536  # which are scored sooner than processes start
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How the work is cut and shared; nothing of it changes the results."""
+
+    sharing: int = 1  # jobs that may run at once on this machine
+    shard_items: int = SHARD_ITEMS
+    few_items: int = FEW_ITEMS
 
 
 def score(
@@ -44,35 +55,50 @@ def score(
     *,
     run: str,
     progress: Progress,
-    sharing: int = 1,
-    shard_items: int = SHARD_ITEMS,
-    few_items: int = FEW_ITEMS,
+    effort: Effort = Effort(),
 ) -> None:
     """Score the clean items of a folder with the model of a file, and write the results of stage 5.
 
     Leaves scores.parquet/, scores.h5, rejects.parquet (of the scored catalog) and summary.json. Memory does not
-    grow with the catalog. `sharing` jobs may run at once on this machine. Raises WorkerError where a process ends
-    before its work.
+    grow with the catalog. Raises WorkerError where a process ends before its work.
     """
-    shards_folder = folder.with_name("shards")
-    shards_folder.mkdir(exist_ok=True)
-    job = Job.of(model_file, clean_folder / "items.parquet", settings, shards_folder)
-    scorer = Scorer(job)
-    shards = cut(scorer.items.n_items, shard_items=shard_items, batch_size=settings.scoring.batch_size)
-    workers = n_workers(settings.scoring.workers, sharing=sharing) if scorer.items.n_items > few_items else 1
-    parquet, hdf5 = _writers(scorer, settings.scoring, folder, run=run)
-    summary = Summary()
-    with one_thread(), parquet, hdf5, closing(_in_order(scorer, shards, progress, workers=workers)) as parts:
-        for scores in parts:
-            parquet.write(scores)
-            hdf5.write(scores)
-            summary.add(scores)
+    job = Job.of(model_file, clean_folder / "items.parquet", settings, shards_beside(folder))
+    summary = write_scores(job, folder, run=run, progress=progress, effort=effort)
     rejects = clean_folder / "rejects.parquet"
     shutil.copyfile(rejects, folder / "rejects.parquet")
-    scopes = pq.read_table(rejects, columns=["scope"])["scope"]
-    n_rejected = pc.sum(pc.equal(scopes, "item")).as_py() or 0
-    text = json.dumps(summary.facts(n_rejected=n_rejected), indent=1, ensure_ascii=False)
-    (folder / "summary.json").write_text(text + "\n", "utf-8")
+    summary.write(folder)
+
+
+def shards_beside(folder: Path) -> Path:
+    """Return the folder of the shards' files of results that are being built; it is there then."""
+    shards = folder.with_name("shards")
+    shards.mkdir(exist_ok=True)
+    return shards
+
+
+def write_scores(
+    job: Job,
+    folder: Path,
+    *,
+    run: str,
+    progress: Progress,
+    effort: Effort,
+    rejected: Callable[[Scored], None] = lambda _: None,
+) -> Summary:
+    """Write scores.parquet/ and scores.h5; give each shard to `rejected`, and return what there is to tell."""
+    scorer = Scorer(job)
+    scoring, n_items = scorer.settings.scoring, scorer.items.n_items
+    shards = cut(n_items, shard_items=effort.shard_items, batch_size=scoring.batch_size)
+    workers = n_workers(scoring.workers, sharing=effort.sharing) if n_items > effort.few_items else 1
+    parquet, hdf5 = _writers(scorer, scoring, folder, run=run)
+    summary = Summary()
+    with one_thread(), parquet, hdf5, closing(_in_order(scorer, shards, progress, workers=workers)) as parts:
+        for part in parts:
+            parquet.write(part.scores)
+            hdf5.write(part.scores)
+            summary.add(part.scores)
+            rejected(part)
+    return summary
 
 
 def _writers(scorer: Scorer, scoring: ScoringSettings, folder: Path, *, run: str) -> tuple[ParquetWriter, HDF5Writer]:
@@ -99,7 +125,7 @@ def _widths(model: Model, scoring: ScoringSettings) -> dict[str, tuple[int, ...]
 
 def _in_order(
     scorer: Scorer, shards: Sequence[Shard], progress: Progress, *, workers: int
-) -> Generator[pa.RecordBatch, None, None]:
+) -> Generator[Scored, None, None]:
     """Give the scores of the shards one after the other, and tell how fast they come."""
     job = scorer.job
     ready = {shard for shard in shards if job.is_done(shard)}
@@ -134,21 +160,23 @@ class Summary:
 
     def add(self, scores: pa.RecordBatch) -> None:
         """Count a batch; keep the first items without labels, those with tags before those without."""
-        untagged = np.asarray(scores["n_tags"]) == 0
-        labelled = scores["given_path"].is_valid().to_numpy(zero_copy_only=False)
+        untagged = arrow.values(scores["n_tags"]) == 0
+        labelled = arrow.values(scores["given_path"].is_valid())
         order = np.lexsort((np.arange(len(untagged)), untagged, labelled))[:N_EXAMPLES]
-        shown = scores.select(["item_id", "title", "path", "path_probability", "n_tags"]).take(pa.array(order))
+        shown = scores.select(["item_id", "title", "path", "path_probability", "n_tags"]).take(arrow.numbers(order))
         ranks = [(bool(labelled[row]), bool(untagged[row]), self.n_items + int(row)) for row in order]
         self._examples += zip(ranks, shown.to_pylist(), strict=True)
         self._examples = sorted(self._examples, key=lambda example: example[0])[:N_EXAMPLES]
         self.n_items += scores.num_rows
         self.n_without_tags += int(untagged.sum())
 
-    def facts(self, *, n_rejected: int) -> dict[str, Any]:
-        """Return what summary.json holds; no times, so that its bytes repeat."""
-        return {
+    def write(self, folder: Path) -> None:
+        """Write summary.json beside the results, rejects.parquet among them; no times, so that its bytes repeat."""
+        scopes = pq.read_table(folder / "rejects.parquet", columns=["scope"])["scope"]
+        facts = {
             "n_items": self.n_items,
             "n_without_tags": self.n_without_tags,
-            "n_rejected": n_rejected,
+            "n_rejected": pc.sum(pc.equal(scopes, "item")).as_py() or 0,
             "examples": [example for _, example in self._examples],
         }
+        (folder / "summary.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")

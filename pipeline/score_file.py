@@ -18,7 +18,9 @@ from pipeline.identity import significant
 from pipeline.inputs import input_paths
 from pipeline.model import load_model, load_rules
 from pipeline.progress import SILENT, Progress
+from pipeline.raw_plan import plan
 from pipeline.score_catalog import score
+from pipeline.score_raw import score_raw
 
 SECTIONS = ("catalog", "clean", "scoring")  # those of which a setting has an effect here
 
@@ -48,11 +50,15 @@ def score_file(
     facts = {"inputs": expected, "model": _digest(model), "settings": significant(chosen, "score")}
 
     def write(folder: Path) -> None:
+        run = artifacts.fingerprint({**facts, "inputs": sorted(expected.values())})
+        rows = plan(chosen, folder.parent, expected)
+        if rows is not None:
+            score_raw(chosen, model, rows, folder, expected=expected, run=run, progress=progress)
+            return
         cleaned = folder.with_name("clean")
         artifacts.remove(cleaned)
         cleaned.mkdir()
         clean(chosen, cleaned, expected=expected, role="scoring", lists=lists)
-        run = artifacts.fingerprint({**facts, "inputs": sorted(expected.values())})
         score(chosen, model, cleaned, folder, run=run, progress=progress)
 
     # On the same file system: results are moved from here by one rename.

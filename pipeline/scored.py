@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import ScoringSettings, Settings
+from pipeline.config import Settings
 from pipeline.digests import fingerprint, sha256_of
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS, significant
 from pipeline.model import Model, load_model
 from pipeline.scoring import read_columns, score_batch
 
+if TYPE_CHECKING:  # what reads raw items is loaded where there are some
+    from pipeline.raw_items import Cleaned, Plan, RawItems
+
 SHARD_ITEMS = 32_768
 HEADER = 512
+N_TAGS = b"n_tags"
 
 
 class Shard(NamedTuple):
@@ -53,29 +58,48 @@ def cut(n_items: int, *, shard_items: int, batch_size: int) -> list[Shard]:
     return [Shard(number, start, min(start + size, n_items)) for number, start in enumerate(range(0, n_items, size))]
 
 
+class Scored(NamedTuple):
+    """The scores of a shard, and what was rejected of it where its items were raw."""
+
+    scores: pa.RecordBatch
+    rejects: pa.Table | None = None
+    n_tags: int = 0  # raw ones
+
+
 @dataclass(frozen=True)
 class Job:
     """What is scored, by which model and how, and the folder of the shards' files."""
 
     model: str
-    items: str  # items.parquet of stage 1
-    scoring: Mapping[str, Any]
+    items: str  # items.parquet of stage 1; empty where the items are raw
+    settings: Mapping[str, Any]
     folder: str
     model_digest: str
     made_from: str  # fingerprint of model, items and settings
+    plan: Mapping[str, Any] | None = None  # of raw items
 
     @classmethod
     def of(cls, model: Path, items: Path, settings: Settings, folder: Path) -> Job:
-        """Return the job; the files are read once for their digests."""
+        """Return the job of clean items; the files are read once for their digests."""
+        return cls._of(model, settings, folder, {"items": sha256_of(items)}, items=str(items.absolute()))
+
+    @classmethod
+    def of_raw(cls, model: Path, plan: Plan, digests: Sequence[str], settings: Settings, folder: Path) -> Job:
+        """Return the job of raw items in files of these digests."""
+        parts = {"raw": list(digests), "plan": list(plan.n_rows), "clean": significant(settings, "clean")}
+        return cls._of(model, settings, folder, parts, plan=plan.to_json())
+
+    @classmethod
+    def _of(cls, model: Path, settings: Settings, folder: Path, parts: Mapping[str, Any], **more: Any) -> Job:
         digest = sha256_of(model)
-        parts = {"model": digest, "items": sha256_of(items), "settings": significant(settings, "score")}
+        made_from = {"model": digest, "settings": significant(settings, "score"), "version": STAGE_VERSIONS["score"]}
         return cls(
             model=str(model.absolute()),
-            items=str(items.absolute()),
-            scoring=settings.scoring.model_dump(mode="json"),
+            settings=settings.model_dump(mode="json"),
             folder=str(folder.absolute()),
             model_digest=digest,
-            made_from=fingerprint({**parts, "version": STAGE_VERSIONS["score"]}),
+            made_from=fingerprint({**made_from, **parts}),
+            **{"items": "", **more},
         )
 
     def to_json(self) -> str:
@@ -94,14 +118,19 @@ class Job:
         """Return whether the scores of a shard stand in its file, whole and unchanged."""
         return _content(self.path(shard), self.key(shard)) is not None
 
-    def read(self, shard: Shard) -> pa.RecordBatch:
+    def read(self, shard: Shard) -> Scored:
         """Return the scores of a shard that is done. Raises ArtifactError where they are not there any more."""
         content = _content(self.path(shard), self.key(shard))
         if content is None:
             raise ArtifactError(f"{self.path(shard)}: has changed since it was written; run the same command again")
-        with pa.ipc.open_stream(content) as stream:
-            batch: pa.RecordBatch = stream.read_next_batch()
-        return batch
+        stored = pa.BufferReader(content)
+        with pa.ipc.open_stream(stored) as stream:
+            (scores,) = stream  # to its end, behind which the next stream begins
+        if self.plan is None:
+            return Scored(scores)
+        with pa.ipc.open_stream(stored) as stream:
+            rejects = stream.read_all()
+        return Scored(scores, rejects.replace_schema_metadata(), int(rejects.schema.metadata[N_TAGS]))
 
 
 @dataclass(frozen=True)
@@ -118,26 +147,54 @@ class Scorer:
         return load_model(self.job.model)
 
     @cached_property
-    def scoring(self) -> ScoringSettings:
+    def settings(self) -> Settings:
         """Return the settings."""
-        return ScoringSettings.model_validate(self.job.scoring)
+        return Settings.model_validate(self.job.settings)
 
     @cached_property
-    def items(self) -> Items:
-        """Return the clean items."""
-        return Items(pq.ParquetFile(self.job.items), read_columns(self.model))
+    def items(self) -> Items | RawItems:
+        """Return the items."""
+        if self.job.plan is None:
+            return Items(pq.ParquetFile(self.job.items), read_columns(self.model))
+        from pipeline.raw_items import Plan, RawItems
+
+        return RawItems(self.settings, Path(self.job.model), Plan.of_json(self.job.plan))
 
     def score(self, shard: Shard) -> None:
         """Write the file of a shard."""
-        batch = self.items.read(shard.start, shard.stop)
-        scores = score_batch(self.model, batch, clean=False, scoring=self.scoring)
+        found = self.items.read(shard.start, shard.stop)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, scores.schema) as stream:
-            stream.write_batch(scores)
+        if isinstance(found, pa.RecordBatch):
+            _write(sink, score_batch(self.model, found, clean=False, scoring=self.settings.scoring))
+        else:
+            _write(sink, self._score_kept(found, shard))
+            _write(sink, found.rejects.replace_schema_metadata({N_TAGS: str(found.n_tags)}))
         content = sink.getvalue()
         with self.job.path(shard).open("wb") as file:
             file.write(_header(self.job.key(shard), content))
             file.write(content)
+
+    def _score_kept(self, found: Cleaned, shard: Shard) -> pa.RecordBatch:
+        """Return the scores of raw items that are kept: a pass has those of as many rows of the input."""
+        scoring = self.settings.scoring
+        batch = _one_batch(found.items)
+        if batch.num_rows == shard.n_items:
+            return score_batch(self.model, batch, clean=False, scoring=scoring)
+        edges = np.searchsorted(found.places, [*range(shard.start, shard.stop, scoring.batch_size), shard.stop])
+        parts = [batch.slice(first, behind - first) for first, behind in pairwise(edges.tolist())]
+        scores = [score_batch(self.model, part, clean=False, scoring=scoring) for part in parts]
+        return _one_batch(pa.Table.from_batches(scores))
+
+
+def _write(sink: pa.NativeFile, rows: pa.RecordBatch | pa.Table) -> None:
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write(rows)
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    """Return a table as one batch, also where it has no rows."""
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 class Items:

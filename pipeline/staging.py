@@ -51,7 +51,7 @@ def stage(database: Database, settings: Settings, *, role: Role) -> Staged:
         taxonomy = read_declared(file, catalog, stop_label=settings.clean.stop_label, expected=database.digest(file))
     layout = Layout(catalog, files, role)
     check_columns(layout)
-    labels = _Labels(settings, taxonomy)
+    labels = CheckedRows(settings, taxonomy)
     n_rows = {"item": _stage_items(database, layout, labels)}
     if files.labels:
         n_rows["label"] = _stage_labels(database, layout, labels)
@@ -61,12 +61,15 @@ def stage(database: Database, settings: Settings, *, role: Role) -> Staged:
 
 
 @dataclass(frozen=True)
-class _Labels:
+class CheckedRows:
+    """The check of the labels of rows; it counts those that the declared taxonomy does not have."""
+
     settings: Settings
     taxonomy: Taxonomy | None
     unknown: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
     def check(self, rows: Rows) -> CheckedLabels:
+        """Return the labels of rows, and what is wrong with them."""
         catalog, stop = self.settings.catalog, self.settings.clean.stop_label
         columns = [rows.table[name] for name in catalog.label_columns]
         checked = check_labels(catalog.levels, columns, stop_label=stop, taxonomy=self.taxonomy)
@@ -76,7 +79,7 @@ class _Labels:
         return checked
 
 
-def _stage_items(database: Database, layout: Layout, labels: _Labels) -> int:
+def _stage_items(database: Database, layout: Layout, labels: CheckedRows) -> int:
     """Make the tables items and, where the items hold them, labels; return the number of rows read."""
     catalog, columns = layout.catalog, layout.columns
     cells = "".join(f", c{k} VARCHAR" for k in range(len(columns)))
@@ -87,7 +90,7 @@ def _stage_items(database: Database, layout: Layout, labels: _Labels) -> int:
     )
     n_rows = 0
     for path, before, rows in database.read(layout.files.items, layout.items_wanted, optional=layout.optional):
-        database.add("items", "item", _items_block(path, before, rows, layout, labels))
+        database.add("items", "item", items_block(path, before, rows, layout, labels))
         n_rows += rows.n_rows
     if not n_rows:
         raise CatalogError(f"{', '.join(layout.files.items)}: has no rows; a catalog needs at least one item")
@@ -99,7 +102,7 @@ def _stage_items(database: Database, layout: Layout, labels: _Labels) -> int:
     return n_rows
 
 
-def _items_block(path: str, before: int, rows: Rows, layout: Layout, labels: _Labels) -> Block:
+def items_block(path: str, before: int, rows: Rows, layout: Layout, labels: CheckedRows) -> Block:
     """Return rows of the items with their labels and split checked."""
     table = rows.table
     values = {name: table[name] for name in layout.columns}
@@ -129,7 +132,7 @@ def _items_block(path: str, before: int, rows: Rows, layout: Layout, labels: _La
     return Block.of(path, before, rows, ids=ids, cells=cells, reasons=reasons, list_column=tags)
 
 
-def _stage_labels(database: Database, layout: Layout, labels: _Labels) -> int:
+def _stage_labels(database: Database, layout: Layout, labels: CheckedRows) -> int:
     """Make the table labels from the file of labels; return the number of rows read."""
     names = layout.labels_names
     levels = [name for name in names if name != "id"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.artifacts import MANIFEST, exists, manifest, size_of
+from pipeline.ledger import FAILED, KILLED, Entry
 from pipeline.locks import holder
 
 State = Literal["complete", "running", "damaged", "missing"]
@@ -26,14 +27,15 @@ class StageState:
     seconds: float | None = None  # that it took
     size: int | None = None  # bytes
     process: int | None = None  # that is at it now
+    failure: str | None = None  # how it ended the last time, where it is not complete
 
 
-def state_of(stage: str, folder: Path, *, work: Path) -> StageState:
+def state_of(stage: str, folder: Path, *, work: Path, failure: str | None = None) -> StageState:
     """Return the state of a stage that publishes this directory; `work` is where it is built, and locked meanwhile."""
     process = holder(work / "lock")
     if not exists(folder):
         state: State = "running" if process is not None else "damaged" if folder.exists() else "missing"
-        return StageState(stage, state, folder.name, str(folder), process=process)
+        return StageState(stage, state, folder.name, str(folder), process=process, failure=failure)
     published = datetime.datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).astimezone()
     seconds = manifest(folder)["seconds"]
     return StageState(stage, "complete", folder.name, str(folder), published, seconds, size_of(folder), process)
@@ -52,8 +54,28 @@ def table(states: Sequence[StageState], *, now: datetime.datetime) -> list[str]:
             )
         elif state.process is not None:
             line += f"  process {state.process} is at it"
+        elif state.failure is not None:
+            line += f"  {state.failure}"
         lines.append(line)
     return lines
+
+
+def failures(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return by fingerprint how each stage ended the last time that it ran, where that was not well.
+
+    >>> from dataclasses import replace
+    >>> failed = Entry("r1", "2026-11-23", "train", "f1", "2026-11-23T02:30:00+00:00", result="failed", reason="why")
+    >>> failures([failed])
+    {'f1': 'failed 2026-11-23T02:30 UTC: why'}
+    >>> failures([failed, replace(failed, result="done")])
+    {}
+    """
+    last = {entry.fingerprint: entry for entry in entries}
+    return {
+        name: f"{entry.result} {entry.started[:16]} UTC: {entry.reason}".removesuffix(": ")
+        for name, entry in last.items()
+        if entry.result in (FAILED, KILLED)
+    }
 
 
 def span(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.artifacts import exists, manifest, verified
 from pipeline.changes import COUNTS, FILE, line
-from pipeline.pointers import Pointer, latest
+from pipeline.pointers import Pointer, latest, pinned
 
 RULE = "─" * 78
 
@@ -30,6 +30,9 @@ def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path, reason: 
     parts.append(example_lines(summary["examples"]))
     made = manifest(root / "export" / pointer.model)["origin"]["date"]
     parts.append([*place_lines(root, pointer, summary), f"               of {made}, {reason}"])
+    if (fixed := pinned(root)) is not None:
+        stays = f"latest         stays at run {fixed.run[:12]} of {fixed.date}"
+        parts.append([stays, "               until: python -m tasks rollback --release"])
     return "\n".join([RULE, *("\n".join(part) for part in parts if part), RULE])
 
 

@@ -20,7 +20,7 @@ from pipeline.config import Settings
 from pipeline.errors import CatalogError
 from pipeline.inputs import Role, input_paths
 from pipeline.readers import JSON_LINES, LINE, LISTS, ROW, Broken, Rows, Wanted, kind_of, missing_column, read
-from pipeline.rejects import Rejects, as_json
+from pipeline.rejects import Gathered, Rejects, as_json
 
 MEMORY = "400MB"  # what DuckDB may take before it goes to disk
 
@@ -84,17 +84,10 @@ class Database:
 
     def add(self, name: str, scope: str, block: Block) -> None:
         """Add the rows of a block to a table, those with a reason and the broken ones to the rejects."""
-        self.connection.register("block", block.table.filter(pc.is_null(block.reasons)))
+        self.connection.register("block", block.good)
         self.connection.execute(f"INSERT INTO {name} SELECT * FROM block")
         self.connection.unregister("block")
-        wrong = pc.is_valid(block.reasons)
-        ids = block.table["id"].filter(wrong).to_pylist()
-        lines, reasons = block.table["line"].filter(wrong), block.reasons.filter(wrong)
-        self.rejects.add(scope, [block.path] * len(ids), lines, ids, block.raw, reasons)
-        broken = [(block.path, row.line, None, row.raw, row.reason) for row in block.broken]
-        if broken:
-            source, line, item_id, raw, reason = map(list, zip(*broken, strict=True))
-            self.rejects.add(scope, source, line, item_id, raw, reason)
+        block.reject(scope, self.rejects)
 
     def reject_duplicates(self, name: str, scope: str, names: Mapping[str, str]) -> None:
         """Move all but the first row of an id from a table to the rejects."""
@@ -152,6 +145,22 @@ class Block:
         wrong = rows.table.drop_columns([ROW, LINE]).filter(pc.is_valid(reasons))
         raw = as_json(wrong, {name: name for name in wrong.column_names} | {LISTS: list_column})
         return cls(path, pa.table(columns), reasons, raw, rows.broken)
+
+    @property
+    def good(self) -> Any:
+        """Return the rows that have no reason."""
+        return self.table.filter(pc.is_null(self.reasons))
+
+    def reject(self, scope: str, rejects: Rejects | Gathered) -> None:
+        """Put the rows that have a reason, and the broken ones, among the rejects."""
+        wrong = pc.is_valid(self.reasons)
+        ids = self.table["id"].filter(wrong).to_pylist()
+        lines, reasons = self.table["line"].filter(wrong), self.reasons.filter(wrong)
+        rejects.add(scope, [self.path] * len(ids), lines, ids, self.raw, reasons)
+        broken = [(self.path, row.line, None, row.raw, row.reason) for row in self.broken]
+        if broken:
+            source, line, item_id, raw, reason = map(list, zip(*broken, strict=True))
+            rejects.add(scope, source, line, item_id, raw, reason)
 
 
 @contextmanager

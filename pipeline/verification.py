@@ -44,8 +44,8 @@ def damaged_pointers(root: Path) -> Iterator[str]:
 def _names_nothing(root: Path, path: Path, pointer: Pointer) -> Iterator[str]:
     if path.stem not in ("latest", "pinned") and path.stem != pointer.date:
         yield f"{path}: is the pointer of {pointer.date}; remove it and run the job again"
-    for place in (pointer.folder, f"export/{pointer.model}", pointer.plan):
-        if not (root / place).exists():
+    for place in (pointer.folder, f"export/{pointer.model}", pointer.plan, pointer.changes):
+        if place is not None and not (root / place).exists():
             yield f"{path}: names {place}, which is not there; run the job of {pointer.date} again"
 
 

@@ -111,15 +111,15 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
             run = runs.find(root, name)
             known = reasons.fingerprints_of(root, run).values()
             folders, damages = [path for path in verification.published(root) if path.name in known], []
-        for folder in folders:
-            found = list(artifacts.damages(folder))
-            damages += found
-            if found:
-                artifacts.disown(folder)
+        by_folder = {folder: list(artifacts.damages(folder)) for folder in folders}
+        damages += [damage for found in by_folder.values() for damage in found]
     if chosen.json:
         _print_json({"directories": len(folders), "damages": damages})
     else:
         print("\n".join([*damages, f"{len(folders)} directories verified, {len(damages) or 'no'} damages"]))
+    for folder, found in by_folder.items():
+        if found:  # After the words: a root that cannot be written can be verified too.
+            artifacts.disown(folder)
     return 1 if damages else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 
+from pipeline import ledger
+from pipeline.errors import ArtifactError
 from pipeline.reasons import Wanted
-from pipeline.status import StageState, state_of
+from pipeline.status import StageState, failures, state_of
 from tasks import config
 from tasks.plan import NOT_PLANNED, PublishedModel
 from tasks.score import ScoreCatalog
@@ -55,8 +58,16 @@ def stages(task: ScoreCatalog) -> list[Stage]:
 
 
 def states(task: ScoreCatalog) -> list[StageState]:
-    """Return how far each stage is."""
-    return [state_of(stage.title, stage.folder, work=stage.work) for stage in stages(task)]
+    """Return how far each stage is, and how those that are not complete ended the last time."""
+    try:
+        told = failures(ledger.entries(task.root))
+    except ArtifactError as error:  # Nothing depends on it.
+        print(error, file=sys.stderr)
+        told = {}
+    return [
+        state_of(stage.title, stage.folder, work=stage.work, failure=told.get(stage.folder.name))
+        for stage in stages(task)
+    ]
 
 
 def wanted(task: ScoreCatalog) -> list[Wanted]:

@@ -65,6 +65,10 @@ class PlanRun(Dated):
 
         Raises ArtifactError where that one came between two publications, and has chosen another model.
         """
+        self.patiently(self.write)
+
+    def write(self) -> None:
+        """Write the plan, by one try."""
         work = self.root / "work"
         with held(work / "plan.lock"):
             if not self.output().agrees():

@@ -1,23 +1,25 @@
-"""What is kept of every stage that runs: a row of the ledger, told by Luigi's events; nothing here stops a night."""
+"""What is kept of every stage that runs: the ledger, logs, metrics, by Luigi's events; nothing here stops a night."""
 
 from __future__ import annotations
 
 import datetime
 import json
-import secrets
+import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import luigi
 
-from pipeline import ledger, usage
+from pipeline import exposition, ledger, usage
 from pipeline.artifacts import verified
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.ledger import Entry
+from tasks.gate import CheckModel
+from tasks.logs import RUN
 from tasks.score import ScoreCatalog
 from tasks.stage import Stage
 
@@ -29,8 +31,8 @@ ROWS = {
     "score": ("summary.json", "n_items"),
 }
 MAX_REASON = 2000  # characters of an error
-RUN = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"  # of this command and its workers
 
+logger = logging.getLogger(__name__)
 _begun: dict[str, tuple[Entry, float]] = {}  # by task: its entry, and when it began
 _told: set[str] = set()
 
@@ -40,33 +42,31 @@ def tell_begun(task: Stage) -> None:
     """Write that a stage runs."""
     usage.forget_peak()
     _begun[task.task_id] = new_entry(task), time.monotonic()
-    _kept(ledger.write, task.root, _begun[task.task_id][0])
+    _keep(task, _begun[task.task_id][0])
 
 
 @Stage.event_handler(luigi.Event.SUCCESS)
 def tell_done(task: Stage) -> None:
     """Write that a stage is done."""
-    reason = task.identity.choice.reason if isinstance(task, ScoreCatalog) else ""
-    _end(task, ledger.DONE, reason, n_rows=n_rows(task.stage, task.folder))
+    _end(task, ledger.DONE, reason_of(task), n_rows=n_rows(task.stage, task.folder))
 
 
 @Stage.event_handler(luigi.Event.FAILURE)
 def tell_failed(task: Stage, error: BaseException) -> None:
     """Write that a stage failed, and why."""
-    reason = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-    _end(task, ledger.FAILED, reason)
+    _end(task, ledger.FAILED, str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}")
 
 
 @Stage.event_handler(luigi.Event.PROCESS_FAILURE)
 def tell_killed(task: Stage, reason: str) -> None:
     """Write that the process of a stage died; this is told in Luigi's own."""
-    _kept(ledger.lost, task.root, replace(new_entry(task), reason=reason))
+    _keep(task, replace(new_entry(task), result=ledger.KILLED, reason=reason), write=ledger.lost)
 
 
 @ScoreCatalog.event_handler(luigi.Event.DEPENDENCY_PRESENT)
 def tell_present(task: ScoreCatalog) -> None:
     """Write that there was nothing to do: monitoring wants to know that the night was there."""
-    _kept(ledger.write, task.root, replace(new_entry(task), seconds=0.0, result=ledger.PRESENT))
+    _keep(task, replace(new_entry(task), seconds=0.0, result=ledger.PRESENT))
 
 
 def new_entry(task: Stage) -> Entry:
@@ -84,6 +84,14 @@ def n_rows(stage: str, folder: Path) -> int | None:
     return int(content[name])
 
 
+def reason_of(task: Stage) -> str:
+    """Return which model the scores are of and why, or what the gate says; nothing for other stages."""
+    if isinstance(task, CheckModel):
+        verdict = json.loads(verified(task.folder, "verdict.json").read_text("utf-8"))
+        return "accepted" if verdict["accepted"] else f"{exposition.REFUSED}: {'; '.join(verdict['failed'])}"
+    return task.identity.choice.reason if isinstance(task, ScoreCatalog) else ""
+
+
 def _end(task: Stage, result: str, reason: str, *, n_rows: int | None = None) -> None:
     # A stage whose upstream was found damaged by another one meanwhile fails before it begins.
     entry, began = _begun.pop(task.task_id, (new_entry(task), time.monotonic()))
@@ -96,15 +104,26 @@ def _end(task: Stage, result: str, reason: str, *, n_rows: int | None = None) ->
         result=result,
         reason=reason[:MAX_REASON],
     )
-    _kept(ledger.write, task.root, ended)
+    _keep(task, ended)
 
 
-def _kept(write: Callable[[Path, Entry], None], root: Path, entry: Entry) -> None:
-    """Write to the ledger, or say once that it cannot be written."""
-    if "ledger" in _told:  # Locked, it would be waited for again and again.
+def _keep(task: Stage, entry: Entry, *, write: Callable[[Path, Entry], None] = ledger.write) -> None:
+    """Log an entry, write it to the ledger, and the metrics where they are wanted."""
+    facts = {name: value for name, value in asdict(entry).items() if name not in ("run", "host", "pid")}
+    level = logging.ERROR if entry.result in (ledger.FAILED, ledger.KILLED) else logging.INFO
+    logger.log(level, "%s %s", task.title, entry.result, extra=facts)
+    _try("ledger", lambda: write(task.root, entry))
+    path = task.settings.monitoring.prometheus
+    if path and entry.result != ledger.RUNNING:
+        _try("prometheus", lambda: exposition.write(task.root, Path(path)))
+
+
+def _try(what: str, action: Callable[[], None]) -> None:
+    """Do it, or say once that it cannot be done: what is locked would be waited for again and again."""
+    if what in _told:
         return
     try:
-        write(root, entry)
+        action()
     except ArtifactError as error:
-        _told.add("ledger")
-        print(f"ledger: {error}", file=sys.stderr)
+        _told.add(what)
+        print(f"{what}: {error}", file=sys.stderr)

@@ -65,7 +65,7 @@ class ScoreCatalog(Stage):
 
     def score(self) -> None:
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
-        from pipeline.score_catalog import score
+        from pipeline.score_catalog import Effort, score
 
         export, scored = self.read("export"), self.read("scored")
         self.publish(
@@ -77,12 +77,12 @@ class ScoreCatalog(Stage):
                 run=self.fingerprint,
                 progress=progress,
                 # As many tasks may work at once.
-                sharing=config.luigi_workers(),
+                effort=Effort(sharing=config.luigi_workers()),
             )
         )
         artifacts.sweep(self.root)
         pointer = replace(self.pointer(), changes=publish_changes(self, self.pointer().plan))
-        pointers.point(self.root, pointer)
+        self.patiently(lambda: pointers.point(self.root, pointer))
         scored = self.cleaned("scored")
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored
         print(summary.closing(self.root, pointer, clean=clean, scored=scored, reason=self.identity.choice.reason))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,10 +22,11 @@ from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, u
 from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
-from pipeline.progress import Progress
+from pipeline.progress import LineProgress, Progress
 from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
-from tasks import config
+from tasks import config, logs
 from tasks.reporting import reported_progress
+from tasks.retries import Result, patiently
 from tasks.targets import DirectoryTarget
 
 # Identities of this process by date and the fingerprint of any of their stages: a run is looked up once, at its
@@ -95,6 +97,10 @@ class Dated(luigi.Task):
             _identities.setdefault((self.date, name), other)
         return other.of("score")
 
+    def patiently(self, action: Callable[[], Result]) -> Result:
+        """Return what the action returns, tried again where its failure may pass by itself, and say so."""
+        return patiently(action, self.settings.storage, note=LineProgress(self.get_task_family(), sys.stderr).note)
+
     def same_run(self, task: type[Dated], name: str, **parameters: Any) -> Dated:
         """Return another task of the same run, by the name of its fingerprint."""
         return task(date=self.date, fingerprint=self.identity.of(name), **parameters)
@@ -157,13 +163,15 @@ class Stage(Dated):
     def publish(self, write: Callable[[Path, Progress], None]) -> None:
         """Publish what `write(folder, progress)` writes, and show progress meanwhile."""
         with reported_progress(self, self.title, link=self.folder.absolute().as_uri()) as progress:
-            artifacts.publish(
+            publish = partial(
+                artifacts.publish,
                 self.folder,
                 lambda folder: write(folder, progress),
                 work=self.work,
                 facts=self.facts(),
                 waiting=lambda: progress.note("another run builds the same; waiting for it"),
             )
+            patiently(publish, self.settings.storage, note=progress.note)
 
     @property
     def title(self) -> str:
@@ -195,6 +203,8 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
         return given
     with config.mistakes_end_the_command():
         identity = current_identity(date)
+        if not looking_on.get():
+            logs.install(identity.settings.monitoring)
         known = [identity, *_with_last_accepted(identity, date)] if given else [identity]
         fingerprint = next((found.of(stage) for found in known if given in found.fingerprints.values()), None)
         if given and fingerprint != given:

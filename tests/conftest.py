@@ -1,6 +1,7 @@
 """What several test modules share: the luigi command as a user has it, and one full run of the main job."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from small_job import SETTINGS, Project, write_items
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("project", deadline=None)
@@ -49,3 +51,19 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("TAGLADDER_DATA is not set: the real data sets are not at hand")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """A tiny project whose first run is done, and what it said; nobody may change it."""
+    project = Project(tmp_path_factory.mktemp("first"))
+    write_items(project.folder / "items.csv")
+    (project.folder / "luigi.cfg").write_text(SETTINGS)
+    return project, project.score()
+
+
+@pytest.fixture
+def project(first_run: tuple[Project, str], tmp_path: Path) -> Project:
+    """A copy of a project whose first run is done."""
+    shutil.copytree(first_run[0].folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")

@@ -293,6 +293,8 @@ def test_digests_are_remembered_until_size_or_time_change(tmp_path, monkeypatch)
     assert Digests(memory).of(path) == HELLO
     os.utime(path, (1_000_000_001, 1_000_000_001))
     assert Digests(memory).of(path) == "read again"
+    path.unlink()
+    assert Digests(memory).as_json() == "{}"  # of a file that is gone nothing is kept
 
 
 def test_a_copy_with_the_size_and_time_of_the_file_before_it_is_read_again(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_tasks import DATE, first_run, project, write_items  # noqa: F401 (fixtures)
+from small_job import DATE, write_items
 
 from pipeline import artifacts, pointers
 from pipeline.changes import COUNTS, FILE, list_changes
@@ -132,7 +132,7 @@ def test_a_damaged_run_is_named(tmp_path):
 # --- the luigi command
 
 
-def test_a_night_lists_what_changed_since_the_last_and_says_so(project):  # noqa: F811
+def test_a_night_lists_what_changed_since_the_last_and_says_so(project):
     first = pointers.latest(project.root)
     assert first.changes is None
     before = project.results()
@@ -155,12 +155,12 @@ def test_a_night_lists_what_changed_since_the_last_and_says_so(project):  # noqa
     assert "nothing to do" in project.score("--training-refresh", "pinned", date="2026-11-24")
 
 
-def test_the_same_run_of_another_date_has_no_changes(project):  # noqa: F811
+def test_the_same_run_of_another_date_has_no_changes(project):
     assert "\nchanges " not in project.score(date="2026-11-24")
     assert pointers.latest(project.root).changes is None
 
 
-def test_without_the_last_run_the_night_is_published_all_the_same(project):  # noqa: F811
+def test_without_the_last_run_the_night_is_published_all_the_same(project):
     shutil.rmtree(project.root / pointers.latest(project.root).folder / "scores.parquet")
     code, _, err = project.run("ScoreCatalog", "--date", "2026-11-24", "--scoring-n-best", "1")
     assert code == 0

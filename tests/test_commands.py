@@ -3,12 +3,13 @@
 import datetime
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from test_tasks import DATE, Project, first_run, project, write_items  # noqa: F401 (fixtures)
+from small_job import DATE, write_items
 
 from pipeline import artifacts, doctor, invalidation, pointers, reasons, status
 from pipeline.locks import held, holder
@@ -20,7 +21,7 @@ STAGES = ("CleanTags", "CheckDrift", "BuildFeatures", "TrainModel", "ExportModel
 
 
 @pytest.fixture
-def ask(project):  # noqa: F811
+def ask(project):
     """Run a command in the project's directory and return what it said; the exit code must be as told."""
 
     def run(*arguments: str, code: int = 0) -> str:
@@ -43,7 +44,7 @@ def bytes_below(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_status_tells_of_every_stage_what_stands(project, ask):  # noqa: F811
+def test_status_tells_of_every_stage_what_stands(project, ask):
     told = json.loads(ask("status", "--date", DATE, "--json"))
     assert told["complete"] is True
     assert [stage["stage"] for stage in told["stages"]] == list(STAGES)
@@ -68,6 +69,15 @@ def test_status_of_a_date_that_has_not_run_exits_1(ask):
     assert "\nTrainModel     missing" in shown
 
 
+def test_status_says_how_a_stage_that_is_not_complete_ended(project, ask):
+    flags = ("--date", DATE, "--training-learning-rate", "1e30")
+    assert project.run("ScoreCatalog", *flags)[0] == 30
+    shown = ask("status", *flags, code=1)
+    assert re.search(r"\nTrainModel     missing   [0-9a-f]{12}  failed 20\S+ UTC: training diverged", shown)
+    (project.root / "ledger.sqlite").write_bytes(b"no database")
+    assert "ledger.sqlite: cannot be used" in ask("status", "--date", DATE)
+
+
 def explained(ask, *arguments: str) -> dict[str, list[str]]:
     """Return the reasons of the stages that would run."""
     told = json.loads(ask("explain", "--json", *arguments))
@@ -88,7 +98,7 @@ def test_explain_names_the_setting_with_its_old_and_new_value_and_the_stages_tha
     assert "TrainModel     runs: [training] epochs 1 -> 2\n" in ask("explain", "--date", DATE, "--training-epochs", "2")
 
 
-def test_explain_names_the_file_that_changed_with_both_digests(project, ask):  # noqa: F811
+def test_explain_names_the_file_that_changed_with_both_digests(project, ask):
     before = artifacts.sha256_of(project.folder / "items.csv")[:12]
     write_items(project.folder / "items.csv", first="living dead")
     after = artifacts.sha256_of(project.folder / "items.csv")[:12]
@@ -98,7 +108,7 @@ def test_explain_names_the_file_that_changed_with_both_digests(project, ask):  #
     assert "CheckDrift" not in found  # with which run it compares is known when the date is planned
 
 
-def test_explain_tells_damage_and_what_is_gone(project, ask):  # noqa: F811
+def test_explain_tells_damage_and_what_is_gone(project, ask):
     (train,) = (project.root / "train").iterdir()
     (train / "history.csv").unlink()
     (score,) = (project.root / "score").iterdir()
@@ -115,7 +125,7 @@ def test_explain_tells_when_only_the_pointer_is_written(ask):
     assert "only the pointer of 2026-11-25 is written: there is none" in shown
 
 
-def test_where_prints_the_directory_of_a_run_and_its_model(project, ask):  # noqa: F811
+def test_where_prints_the_directory_of_a_run_and_its_model(project, ask):
     pointer = pointers.latest(project.root)
     assert (
         ask("where") == ask("where", "--date", DATE) == ask("where", pointer.run[:9]) == f"artifacts/{pointer.folder}\n"
@@ -128,7 +138,7 @@ def test_where_prints_the_directory_of_a_run_and_its_model(project, ask):  # noq
     assert "RUN and --date: give one of them" in ask("where", "abcdef", "--date", DATE, code=40)
 
 
-def test_verify_names_each_damaged_file(project, ask):  # noqa: F811
+def test_verify_names_each_damaged_file(project, ask):
     assert ask("verify") == "7 directories verified, no damages\n"
     harmed = [next(project.root.glob(place)) for place in ("clean/*/items.parquet", "export/*/manifest.json")]
     for path in harmed:
@@ -144,7 +154,7 @@ def test_verify_names_each_damaged_file(project, ask):  # noqa: F811
     assert "7 directories verified, 3 damages\n" in ask("verify", code=1)
 
 
-def test_an_invalidated_stage_runs_again_beside_the_published_run_which_can_be_gone_back_to(project, ask):  # noqa: F811
+def test_an_invalidated_stage_runs_again_beside_the_published_run_which_can_be_gone_back_to(project, ask):
     latest, published = project.root / "published" / "latest.json", project.root / "published" / "latest"
     first, before, named = pointers.latest(project.root), bytes_below(published), latest.read_bytes()
     said = ask("invalidate", "score", "--date", DATE)
@@ -162,7 +172,7 @@ def test_an_invalidated_stage_runs_again_beside_the_published_run_which_can_be_g
     assert ask("rollback").startswith(f"latest is run {first.run[:12]} of {DATE}, and stays so until: ")
     assert latest.read_bytes() == named
     assert bytes_below(published) == before
-    project.score(date="2026-11-24")
+    assert f"latest         stays at run {first.run[:12]} of {DATE}\n" in project.score(date="2026-11-24")
     assert latest.read_bytes() == named
     shown = ask("status", "--date", "2026-11-24")
     assert f"pinned      run {first.run[:12]} of {DATE}  (another run)" in shown
@@ -171,7 +181,7 @@ def test_an_invalidated_stage_runs_again_beside_the_published_run_which_can_be_g
     assert ask("rollback", first.run[:12]).startswith(f"latest is run {first.run[:12]}")
 
 
-def test_what_cannot_be_invalidated_or_gone_back_to_is_told(project, ask):  # noqa: F811
+def test_what_cannot_be_invalidated_or_gone_back_to_is_told(project, ask):
     assert "invalidate: train: has no results for" in ask("invalidate", "train", "--training-seed", "9", code=1)
     assert "no other run stands before" in ask("rollback", code=1)
     assert "--release: takes no RUN" in ask("rollback", DATE, "--release", code=40)
@@ -180,7 +190,7 @@ def test_what_cannot_be_invalidated_or_gone_back_to_is_told(project, ask):  # no
     assert pointers.pinned(project.root) is None
 
 
-def test_a_run_removes_what_is_not_kept_at_its_end(project, ask):  # noqa: F811
+def test_a_run_removes_what_is_not_kept_at_its_end(project, ask):
     first = pointers.latest(project.root)
     would = ask("clean", "--dry-run", "--storage-keep-runs", "1")
     assert "score/" not in would
@@ -198,10 +208,10 @@ def test_a_run_removes_what_is_not_kept_at_its_end(project, ask):  # noqa: F811
     assert pointers.latest(project.root).date == "2026-11-24"
     # Asked for by its date, it is made again.
     project.score(date=DATE)
-    assert pointers.read(pointers.of_date(project.root, DATE)) == first
+    assert pointers.read(pointers.of_date(project.root, DATE)).run == first.run
 
 
-def test_clean_tells_what_it_freed(project, ask):  # noqa: F811
+def test_clean_tells_what_it_freed(project, ask):
     half = project.root / "work" / ("0" * 64) / "build"
     half.mkdir(parents=True)
     (half / "items.parquet").write_bytes(bytes(5000))
@@ -219,7 +229,7 @@ def test_doctor_finds_nothing_wrong_here_and_tells_what_it_looked_at(ask):
     assert {"threads", "memory", "disk", "root", "settings", "input", "published"} <= set(names)
 
 
-def test_doctor_exits_1_with_a_remedy_for_what_is_wrong(project, ask):  # noqa: F811
+def test_doctor_exits_1_with_a_remedy_for_what_is_wrong(project, ask):
     (project.folder / "items.csv").unlink()
     shown = ask("doctor", code=1)
     assert f"wrong  input      items.csv: no such file, seen from {project.folder}\n" in shown
@@ -359,7 +369,7 @@ def test_the_last_run_counts_with_all_that_it_was_made_from(tmp_path):
     )
 
 
-def test_a_model_that_was_invalidated_is_not_chosen_again(project):  # noqa: F811
+def test_a_model_that_was_invalidated_is_not_chosen_again(project):
     model = pointers.latest(project.root).model
     invalidation.invalidate(project.root, {"export": model})
     write_items(project.folder / "items.csv", first="living dead")

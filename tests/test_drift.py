@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_catalog import GOOD, HEADER, clean_csv
-from test_tasks import Project, first_run, project, write_items  # noqa: F401 (fixtures)
+from small_job import write_items
 
 from pipeline import artifacts, pointers
 from pipeline.config import CleanSettings
@@ -65,7 +65,7 @@ def test_what_moved_too_far_is_said_unless_it_is_accepted(tmp_path, before):
     assert len(told["accepted"]) == 3  # the rows went from 3 to 2, which is within the limit
 
 
-def test_a_moved_catalog_is_held_with_30_nothing_after_it_runs_and_accepting_lets_it_through(project):  # noqa: F811
+def test_a_moved_catalog_is_held_with_30_nothing_after_it_runs_and_accepting_lets_it_through(project):
     before, latest = project.results(), pointers.latest(project.root)
     write_items(project.folder / "items.csv", n=90)
     code, _, err = project.run("ScoreCatalog", "--date", "2026-11-24")
@@ -79,7 +79,7 @@ def test_a_moved_catalog_is_held_with_30_nothing_after_it_runs_and_accepting_let
     assert pointers.latest(project.root).date == "2026-11-25"
 
 
-def test_the_baseline_is_the_run_that_the_plan_froze(project):  # noqa: F811
+def test_the_baseline_is_the_run_that_the_plan_froze(project):
     write_items(project.folder / "items.csv", n=90)
     assert project.run("ScoreCatalog", "--date", "2026-11-24")[0] == 30
     (plan,) = (project.root / "plan").glob("2026-11-24-*.json")
@@ -87,12 +87,12 @@ def test_the_baseline_is_the_run_that_the_plan_froze(project):  # noqa: F811
     assert project.run("ScoreCatalog", "--date", "2026-11-24")[0] == 30
 
 
-def test_other_settings_are_no_drift(project):  # noqa: F811
+def test_other_settings_are_no_drift(project):
     write_items(project.folder / "items.csv", n=90)
     project.score("--clean-lowercase", "false")
 
 
-def test_the_limits_change_no_stage(project):  # noqa: F811
+def test_the_limits_change_no_stage(project):
     before = project.results()
     out = project.score("--clean-max-row-change", "9", "--clean-accept-drift", "true")
     assert "nothing to do" in out

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from small_job import Project, write_items
 from small_model import TAXONOMY, make_items, make_model
-from test_tasks import Project, first_run, project, write_items  # noqa: F401 (fixtures)
 
 from pipeline import artifacts, ledger, pointers
 from pipeline.config import make_settings
@@ -137,11 +137,11 @@ def test_a_model_is_let_through_by_the_beginning_of_its_fingerprint():
 # --- the luigi command
 
 
-def verdicts(project: Project) -> list[dict]:  # noqa: F811
+def verdicts(project: Project) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(project.root.glob("gate/*/verdict.json"))]
 
 
-def refused_model(project: Project) -> str:  # noqa: F811
+def refused_model(project: Project) -> str:
     (model,) = (verdict["model"] for verdict in verdicts(project) if not verdict["accepted"])
     return model
 
@@ -150,7 +150,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_first_model_of_few_items_is_accepted_and_its_figures_are_told(first_run):  # noqa: F811
+def test_the_first_model_of_few_items_is_accepted_and_its_figures_are_told(first_run):
     (verdict,) = verdicts(first_run[0])
     assert verdict["accepted"] and not verdict["checks"]
     assert verdict["model"] == pointers.latest(first_run[0].root).model
@@ -160,7 +160,7 @@ def test_the_first_model_of_few_items_is_accepted_and_its_figures_are_told(first
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_with_a_refused_model_the_last_accepted_one_scores_and_the_command_ends_with_30(project, workers):  # noqa: F811
+def test_with_a_refused_model_the_last_accepted_one_scores_and_the_command_ends_with_30(project, workers):
     first = pointers.latest(project.root)
     write_items(project.folder / "items.csv", n=33)
     night = ("ScoreCatalog", "--date", "2026-11-24", *REFUSING, "--workers", workers)
@@ -185,7 +185,7 @@ def test_with_a_refused_model_the_last_accepted_one_scores_and_the_command_ends_
     assert (contents(project.root / "gate"), pointers.latest(project.root)) == (judged, latest)
 
 
-def test_the_next_night_is_compared_with_the_accepted_model_and_what_is_let_through_by_hand_scores(project):  # noqa: F811
+def test_the_next_night_is_compared_with_the_accepted_model_and_what_is_let_through_by_hand_scores(project):
     first = pointers.latest(project.root).model
     write_items(project.folder / "items.csv", n=33)
     project.run("ScoreCatalog", "--date", "2026-11-24", *REFUSING)
@@ -202,7 +202,7 @@ def test_the_next_night_is_compared_with_the_accepted_model_and_what_is_let_thro
     assert pointers.latest(project.root).model == model
 
 
-def test_without_a_model_to_fall_back_on_a_refusal_publishes_nothing(project):  # noqa: F811
+def test_without_a_model_to_fall_back_on_a_refusal_publishes_nothing(project):
     code, _, err = project.run("ScoreCatalog", "--storage-root", "elsewhere", *REFUSING)
     assert code == 30
     assert "(no model was accepted before); nothing is published" in err
@@ -211,7 +211,7 @@ def test_without_a_model_to_fall_back_on_a_refusal_publishes_nothing(project):  
 
 
 @pytest.mark.slow
-def test_without_the_gate_every_model_scores(project):  # noqa: F811
+def test_without_the_gate_every_model_scores(project):
     write_items(project.folder / "items.csv", n=33)
     project.score(*REFUSING, "--gate-enabled", "false", date="2026-11-24")
     assert len(verdicts(project)) == 1  # that of the first night

@@ -51,6 +51,7 @@ def changed(one: Identity, other: Identity) -> list[str]:
         ("scoring", "n_best", 1, ["score"]),
         ("storage", "root", "elsewhere", []),
         ("storage", "keep_runs", 5, []),
+        ("monitoring", "log", "json", []),
     ],
 )
 def test_a_setting_changes_the_stages_from_its_own_on(items, section, name, value, stages):
@@ -92,6 +93,9 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         *(f"gate.{name}" for name in type(Settings().gate).model_fields),
         "storage.root",
         "storage.keep_runs",
+        "storage.tries",
+        "storage.retry_delay",
+        *(f"monitoring.{name}" for name in type(Settings().monitoring).model_fields),
     ]
 
 

@@ -33,14 +33,14 @@ from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 from pipeline import Settings, load_model
 from pipeline.progress import SILENT
-from pipeline.score_catalog import score
+from pipeline.score_catalog import Effort, score
 folder = Path(sys.argv[1])
 (folder / "build").mkdir(parents=True)
 items = pa.record_batch({{"item_id": list(range(40)), "tags": [["zombies"], []] * 20}})
 pq.write_table(pa.Table.from_batches([items]), folder / "items.parquet")
 pq.write_table(pa.table({{"scope": pa.array([], pa.string())}}), folder / "rejects.parquet")
-settings = Settings(scoring={{"workers": 2, "batch_size": 8}})
-score(settings, Path({path!r}), folder, folder / "build", run="r", progress=SILENT, shard_items=8, few_items=0)
+settings, effort = Settings(scoring={{"workers": 2, "batch_size": 8}}), Effort(shard_items=8, few_items=0)
+score(settings, Path({path!r}), folder, folder / "build", run="r", progress=SILENT, effort=effort)
 found = pq.read_table(folder / "build" / "scores.parquet")["path"].to_pylist()
 whole = load_model({path!r}).score_batch(items, clean=True)["path"].to_pylist()
 print(found == whole, len(found), len(list((folder / "shards").glob("worker-*.log"))))

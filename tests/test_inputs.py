@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from small_catalog import GOOD, HEADER, clean_files
-from test_tasks import DATE, Project, first_run, project  # noqa: F401 (fixtures)
+from small_job import DATE
 
 from pipeline import pointers
 from pipeline.config import Settings, make_settings
@@ -77,7 +77,7 @@ def test_a_date_that_gives_no_name_is_refused():
         with_date(Settings(catalog={"items": "{date:%n}.csv"}), datetime.date(2026, 11, 23))
 
 
-def test_the_date_of_the_command_picks_the_file(project):  # noqa: F811
+def test_the_date_of_the_command_picks_the_file(project):
     items = project.folder / "items.csv"
     items.rename(project.folder / f"items-{DATE}.csv")
     flags = ("--catalog-items", "items-{date}.csv")

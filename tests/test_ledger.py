@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from test_tasks import DATE, STAGES, first_run, project  # noqa: F401 (fixtures)
+from small_job import DATE, STAGES
 
 from pipeline import ledger, pointers, usage
 from pipeline.errors import ArtifactError
@@ -127,8 +127,8 @@ def test_the_peak_of_a_stage_is_not_that_of_an_earlier_one():
 # --- the luigi command
 
 
-def test_a_night_leaves_a_row_for_every_stage(first_run):  # noqa: F811
-    project, _ = first_run  # noqa: F811
+def test_a_night_leaves_a_row_for_every_stage(first_run):
+    project, _ = first_run
     found = ledger.entries(project.root)
     assert [entry.stage for entry in found] == ["clean", "drift", "features", "train", "export", "gate", "score"]
     assert {entry.result for entry in found} == {"done"}
@@ -140,13 +140,13 @@ def test_a_night_leaves_a_row_for_every_stage(first_run):  # noqa: F811
     assert all(20 < entry.peak_mb < 2000 and 0 <= entry.seconds < 120 for entry in found)
 
 
-def test_again_there_is_a_row_that_says_nothing_to_do(project):  # noqa: F811
+def test_again_there_is_a_row_that_says_nothing_to_do(project):
     project.score()
     last = ledger.entries(project.root)[-1]
     assert (last.stage, last.result, last.fingerprint) == ("score", ledger.PRESENT, pointers.latest(project.root).run)
 
 
-def test_a_stage_that_fails_is_kept_with_its_reason_and_two_workers_write_too(project):  # noqa: F811
+def test_a_stage_that_fails_is_kept_with_its_reason_and_two_workers_write_too(project):
     (project.folder / "items.csv").write_text("item_id,title\n1,film\n")
     assert project.run("ScoreCatalog", "--date", DATE, "--workers", "2")[0] == 30
     last = ledger.entries(project.root)[-1]
@@ -154,7 +154,7 @@ def test_a_stage_that_fails_is_kept_with_its_reason_and_two_workers_write_too(pr
     assert last.reason.startswith("items.csv")
 
 
-def test_a_worker_that_is_killed_is_kept_as_killed(project):  # noqa: F811
+def test_a_worker_that_is_killed_is_kept_as_killed(project):
     flags = ("--training-epochs", "4000", "--training-patience", "4000", "--workers", "2")
     process = project.start("ScoreCatalog", "--date", DATE, *flags)
     while not (found := [e for e in ledger.entries(project.root) if e.stage == "train" and e.result == "running"]):
@@ -168,7 +168,7 @@ def test_a_worker_that_is_killed_is_kept_as_killed(project):  # noqa: F811
     assert "died unexpectedly with exit code -9" in entry.reason
 
 
-def test_a_damaged_ledger_stops_no_night(project):  # noqa: F811
+def test_a_damaged_ledger_stops_no_night(project):
     (project.root / ledger.FILE).write_bytes(b"no database, whatever it is called" * 100)
     code, out, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-n-best", "1")
     assert code == 0

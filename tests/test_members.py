@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from test_tasks import DATE, Project, first_run, project  # noqa: F401 (fixtures)
+from small_job import DATE, Project
 
 from pipeline import artifacts, pointers
 from pipeline.model import load_model
@@ -12,12 +12,12 @@ from pipeline.model import load_model
 THREE = ("--training-members", "3", "--workers", "3")
 
 
-def trained(project: Project) -> set[str]:  # noqa: F811
+def trained(project: Project) -> set[str]:
     return {path.parent.name for path in project.root.glob("train/*/manifest.json")}
 
 
 @pytest.fixture(scope="module")
-def three_members(first_run, tmp_path_factory) -> tuple[Project, set[str]]:  # noqa: F811
+def three_members(first_run, tmp_path_factory) -> tuple[Project, set[str]]:
     """A project whose network became an ensemble of three, and what had been trained before."""
     folder = tmp_path_factory.mktemp("three") / "project"
     shutil.copytree(first_run[0].folder, folder, symlinks=True)
@@ -35,7 +35,7 @@ def ensemble(three_members, tmp_path) -> Project:
 
 
 def test_the_single_network_stays_as_the_first_of_three_members(three_members):
-    project, before = three_members  # noqa: F811
+    project, before = three_members
     export = artifacts.manifest(project.root / "export" / pointers.latest(project.root).model)
     members = {name: value for name, value in export["upstreams"].items() if name.startswith("train")}
     assert list(members) == ["train", "train_2", "train_3"]
@@ -48,7 +48,7 @@ def test_the_single_network_stays_as_the_first_of_three_members(three_members):
 
 
 def test_the_model_holds_them_all_and_the_evaluation_says_how_each_does(three_members):
-    project, _ = three_members  # noqa: F811
+    project, _ = three_members
     folder = project.root / "export" / pointers.latest(project.root).model
     assert len(load_model(folder / "model.h5").network.members) == 3
     evaluation = json.loads((folder / "evaluation.json").read_text())

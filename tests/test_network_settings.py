@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_tasks import SETTINGS, Project, write_items
+from small_job import SETTINGS, Project, write_items
 
 from pipeline import load_model
 

@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from test_tasks import DATE, SETTINGS, Project, first_run, project, write_items  # noqa: F401 (fixtures)
+from small_job import DATE, SETTINGS, Project, write_items
 
 from pipeline import artifacts, pointers
 from pipeline.config_learning import TrainingSettings
@@ -86,12 +86,12 @@ def test_a_plan_that_chose_another_model_is_not_followed(tmp_path):
 # --- the luigi command
 
 
-def model_of(project: Project, date: str) -> str:  # noqa: F811
+def model_of(project: Project, date: str) -> str:
     return pointers.read(pointers.of_date(project.root, date)).model
 
 
 @pytest.fixture(scope="module")
-def first_day(first_run, tmp_path_factory) -> Project:  # noqa: F811
+def first_day(first_run, tmp_path_factory) -> Project:
     """A project whose model is of 2026-11-23, trained to be used for a week."""
     folder = tmp_path_factory.mktemp("weekly") / "project"
     shutil.copytree(first_run[0].folder, folder, symlinks=True)
@@ -215,12 +215,12 @@ def test_a_model_that_is_gone_ends_with_20_and_the_remedy(week):
 # --- weights to start from
 
 
-def start_of(project: Project, date: str) -> str | None:  # noqa: F811
+def start_of(project: Project, date: str) -> str | None:
     export = artifacts.manifest(project.root / "export" / model_of(project, date))
     return artifacts.manifest(project.root / "train" / export["upstreams"]["train"])["start"]
 
 
-def test_training_starts_from_the_model_of_yesterday_and_a_repetition_does_nothing(project):  # noqa: F811
+def test_training_starts_from_the_model_of_yesterday_and_a_repetition_does_nothing(project):
     first = model_of(project, DATE)
     warm = ("--training-warm-start", "last")
     before = project.results()
@@ -239,7 +239,7 @@ def test_training_starts_from_the_model_of_yesterday_and_a_repetition_does_nothi
     assert model_of(project, "2026-11-26") == model_of(project, "2026-11-25")
 
 
-def test_training_starts_from_a_model_file_by_its_content(project):  # noqa: F811
+def test_training_starts_from_a_model_file_by_its_content(project):
     first = model_of(project, DATE)
     (project.folder / "start.h5").write_bytes((project.root / "published" / "latest_model.h5").read_bytes())
     before = project.results()
@@ -252,7 +252,7 @@ def test_training_starts_from_a_model_file_by_its_content(project):  # noqa: F81
     assert "nothing to do" in project.score("--training-warm-start", "renamed.h5")
 
 
-def test_a_model_file_to_start_from_that_is_absent_ends_with_20(project):  # noqa: F811
+def test_a_model_file_to_start_from_that_is_absent_ends_with_20(project):
     code, _, err = project.run("ScoreCatalog", "--date", DATE, "--training-warm-start", "absent.h5")
     assert code == 20
     assert "input: absent.h5: no such file" in err

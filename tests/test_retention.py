@@ -68,19 +68,19 @@ def nights(tmp_path) -> Nights:
     return Nights(tmp_path / "artifacts")
 
 
-def test_thirty_nights_leave_as_many_directories_and_files_as_three(nights):
+def test_many_nights_leave_as_many_directories_and_files_as_the_kept_ones(nights):
     n_files = []
-    for day in range(1, 31):
+    for day in range(1, 13):
         nights.night(f"2026-11-{day:02}", f"night {day}", features=f"night {day}")
         retention.clean(nights.root, keep_runs=3)
         n_files.append(sum(path.is_file() for path in nights.root.rglob("*")))
-    assert nights.dates() == ["2026-11-28", "2026-11-29", "2026-11-30"]
+    assert nights.dates() == ["2026-11-10", "2026-11-11", "2026-11-12"]
     for stage in ("clean", "features", "train", "export", "score", "drift"):
-        assert nights.there(stage) == {"night 28", "night 29", "night 30"}, stage
+        assert nights.there(stage) == {"night 10", "night 11", "night 12"}, stage
     assert len(list((nights.root / "plan").iterdir())) == 3
     assert len(set(n_files[3:])) == 1
     assert list(verification.damaged_pointers(nights.root)) == []
-    assert sorted(pointers.removed(nights.root)) == [f"2026-11-{day:02}" for day in range(1, 28)]
+    assert sorted(pointers.removed(nights.root)) == [f"2026-11-{day:02}" for day in range(1, 10)]
 
 
 def test_what_kept_runs_share_stays_as_long_as_one_of_them(nights):
@@ -254,6 +254,17 @@ def test_a_damaged_directory_that_is_kept_stops_the_removal(nights):
     assert nights.dates() == ["2026-11-01", "2026-11-02"]
 
 
+def test_what_a_damaged_directory_was_made_from_stays_for_its_stage_to_make_it_again(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    artifacts.disown(nights.root / "export" / print_of("exportnight 2"))
+    for plan in (nights.root / "plan").iterdir():
+        artifacts.remove(plan)  # else the plan names all of them
+    retention.clean(nights.root, keep_runs=1)
+    for stage in ("clean", "features", "train", "export", "score"):
+        assert nights.there(stage) == {"night 2"}, stage
+
+
 def test_directories_that_are_not_the_jobs_are_left_alone(nights):
     nights.night("2026-11-01", "first")
     for place in ("score/mine", f"mine/{print_of('mine')}", "notes"):
@@ -293,8 +304,22 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are(nights):
 def test_a_run_of_the_same_date_that_was_replaced_can_be_gone_back_to(nights):
     first = nights.night("2026-11-01", "first")
     time.sleep(0.01)
-    nights.night("2026-11-01", "second")
+    second = nights.night("2026-11-01", "second")
     assert runs.before_latest(nights.root) == first
+    pointers.point(nights.root, first)  # as when the settings of before are in force again
+    assert runs.before_latest(nights.root) == second
+
+
+def test_from_a_pinned_run_it_goes_further_back(nights):
+    found = []
+    for day in (1, 2, 3):
+        found.append(nights.night(f"2026-11-0{day}", f"night {day}"))
+        time.sleep(0.01)
+    for earlier in (found[1], found[0]):
+        assert runs.before_latest(nights.root) == earlier
+        pointers.pin(nights.root, earlier)
+    with pytest.raises(ArtifactError, match="no other run stands before"):
+        runs.before_latest(nights.root)
 
 
 # --- pointers and invalidation

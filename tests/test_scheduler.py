@@ -13,7 +13,7 @@ from contextlib import closing
 import luigi
 import pytest
 from luigi.rpc import RPCError
-from test_tasks import DATE, Project, first_run, project  # noqa: F401 (fixtures)
+from small_job import DATE
 
 from pipeline import pointers
 from tasks import reporting
@@ -51,7 +51,7 @@ def tasks_of(port: int) -> dict[str, dict]:
     return {task["name"]: task for task in found.values()}
 
 
-def test_a_central_scheduler_shows_progress_status_and_a_link_of_every_stage(project, luigid):  # noqa: F811
+def test_a_central_scheduler_shows_progress_status_and_a_link_of_every_stage(project, luigid):
     settings = project.folder / "luigi.cfg"
     settings.write_text(settings.read_text().replace("local_scheduler = true", "local_scheduler = false"))
     at = ("--scheduler-host", HOST, "--scheduler-port", str(luigid))

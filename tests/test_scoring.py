@@ -18,7 +18,7 @@ from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError, FeatureError, ModelError, SettingsError
 from pipeline.network import Inputs
 from pipeline.progress import SILENT, Progress
-from pipeline.score_catalog import score
+from pipeline.score_catalog import Effort, score
 from pipeline.scored import SHARD_ITEMS
 from pipeline.scoring import score_batch
 from pipeline.taxonomy import Taxonomy
@@ -57,7 +57,7 @@ def score_into(root, name, *, progress=SILENT, shard_items=SHARD_ITEMS, **change
         root / name,
         run="r1",
         progress=progress,
-        shard_items=shard_items,
+        effort=Effort(shard_items=shard_items),
     )
     return root / name
 

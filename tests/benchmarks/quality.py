@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import f1_score
 
-QUICK = ("--training-epochs", "2", "--training-members", "1")
+QUICK = ("--training-epochs", "2", "--training-members", "1", "--training-cross-fit", "false")
+QUICK += ("--gate-enabled", "false")
 Labels = NDArray[Any]  # (n, n_levels) names of labels
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from test_tasks import DATE, SETTINGS, STAGES, Project, write_items
+from small_job import DATE, SETTINGS, STAGES, Project, write_items
 
 from pipeline import artifacts, pointers
 

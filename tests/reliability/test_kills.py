@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from nights import Tonight, kill, reading, rounds
-from test_tasks import STAGES
+from small_job import STAGES
 
 WINDOWS = (*STAGES, "end")
 

@@ -1,0 +1,102 @@
+"""README, Operating it: its commands, its line for crontab and its exit codes; and days that were missed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_job import DATE, PROJECT, Project, write_items
+
+from pipeline import pointers
+from tasks.__main__ import COMMANDS
+
+README = (PROJECT / "README.md").read_text("utf-8")
+LUIGI = Path(sys.executable).with_name("luigi")
+
+
+def test_every_command_is_in_the_table_and_runs_as_it_stands_there(project):
+    shown = re.findall(r"^\| `python -m tasks (.*?)` \|", README, re.MULTILINE)
+    assert {command.split()[0] for command in shown} == set(COMMANDS)
+    project.score("--scoring-n-best", "1")
+    project.score()
+    for command in shown:
+        done = subprocess.run(
+            [sys.executable, "-m", "tasks", *shlex.split(command)],
+            cwd=project.folder,
+            env=project.known_environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert done.stdout
+
+
+def cron(project: Project) -> tuple[int, str]:
+    """Run README's line as cron does: by /bin/sh, in an environment that has next to nothing."""
+    (line,) = re.findall(r"^30 2 \* \* \*  (.*)$", README, re.MULTILINE)
+    assert "%" not in line  # a line break to cron
+    line = line.replace("/srv/tagladder", str(project.folder)).replace(".venv/bin/luigi", str(LUIGI))
+    # Where the project is installed PYTHONPATH is not needed.
+    known = [f"HOME={project.folder}", "PATH=/usr/bin:/bin", f"PYTHONPATH={PROJECT}"]
+    done = subprocess.run(["/usr/bin/env", "-i", *known, "/bin/sh", "-c", line], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_line_for_crontab_is_silent_when_all_is_well_and_names_exit_code_and_log_when_not(project):
+    assert cron(project) == (0, "")
+    log = project.folder / "night.log"
+    assert "scored         31 items" in log.read_text()
+    assert len(pointers.of_dates(project.root)) == 2
+    assert cron(project) == (0, "")
+    assert ": nothing to do, run " in log.read_text().splitlines()[-1]
+    (project.folder / "items.csv").rename(project.folder / "away.csv")
+    assert cron(project) == (0, f"tagladder: exit 20, see {log}\n")
+    assert "input: items.csv: no such file" in log.read_text()
+    (project.folder / "items.csv").write_text("item_id,title\n1,film\n")
+    assert cron(project) == (0, f"tagladder: exit 30, see {log}\n")
+    settings = project.folder / "luigi.cfg"
+    settings.write_text(settings.read_text().replace("epochs = 1", "epochs = none"))
+    assert cron(project) == (0, f"tagladder: exit 40, see {log}\n")
+
+
+def test_every_exit_code_of_luigi_and_of_signals_has_a_row():
+    rows = re.findall(r"^\| ([\d, ]+) \| .+ \| .+ \|$", README, re.MULTILINE)
+    codes = {int(code) for row in rows for code in row.split(",")}
+    assert codes == {0, 1, 2, 10, 20, 25, 30, 35, 40, 130, 137, 143}
+
+
+def fill(project: Project, *flags: str) -> tuple[int, str]:
+    days = ("--start", "2026-11-19", "--stop", DATE, "--days-back", "99999")
+    code, _, err = project.run("RangeDaily", "--of", "ScoreCatalog", *days, *flags)
+    return code, err
+
+
+def test_missed_days_are_filled_each_from_its_own_file_and_latest_stays(project):
+    for day, n in ((19, 31), (20, 32), (22, 33)):
+        write_items(project.folder / f"items-2026-11-{day}.csv", n=n)
+    newest = pointers.latest(project.root)
+    flags = ("--catalog-items", "items-{date}.csv", "--training-refresh", "pinned")
+    code, err = fill(project, *flags)
+    assert code == 20  # one day has no file; the others are done all the same
+    assert "items-2026-11-21.csv: no such file" in err
+    assert [found.date[-2:] for found in pointers.of_dates(project.root)] == ["19", "20", "22", "23"]
+    assert pointers.latest(project.root) == newest
+    write_items(project.folder / "items-2026-11-21.csv", n=34)
+    before = [path.stat().st_mtime_ns for path in sorted((project.root / "published").glob("2*.json"))]
+    assert fill(project, *flags)[0] == 0
+    dates = pointers.of_dates(project.root)
+    assert [found.date[-2:] for found in dates] == ["19", "20", "21", "22", "23"]
+    assert len({found.run for found in dates}) == 5
+    assert {found.model for found in dates} == {newest.model}
+    after = [path.stat().st_mtime_ns for path in sorted((project.root / "published").glob("2*.json"))]
+    assert after[:2] + after[3:] == before
+    assert pointers.latest(project.root) == newest
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_range_with_several_workers_fills_all_days(project, workers):
+    assert fill(project, "--workers", workers)[0] == 0
+    assert len(pointers.of_dates(project.root)) == 5
+    assert not [path.name for path in (project.root / "work").iterdir() if path.name.startswith("in-use")]

@@ -1,0 +1,121 @@
+"""What may pass by itself is tried again, what cannot is not; each failure here is one of the system's own."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_job import Project
+
+from pipeline import artifacts, ledger, pointers
+from pipeline.config import StorageSettings
+from pipeline.errors import ArtifactError, CatalogError
+from tasks.retries import may_pass, patiently
+
+FULL = Path("/dev/full")  # A write to it fails as on a full disk.
+AT_ONCE = StorageSettings(tries=3, retry_delay=0)
+
+
+def publish(folder: Path, write) -> None:
+    artifacts.publish(folder, write, work=folder.with_name("work"), facts={})
+
+
+def test_a_disk_that_is_full_once_is_no_failure(tmp_path):
+    places, told = [FULL, None, None], []
+
+    def write(folder: Path) -> None:
+        (places.pop(0) or folder / "file").write_text("content")
+
+    patiently(lambda: publish(tmp_path / "out", write), AT_ONCE, note=told.append)
+    assert (artifacts.verify(tmp_path / "out") / "file").read_text() == "content"
+    assert len(places) == 1
+    assert len(told) == 1
+    assert told[0].startswith("try 1 of 3, the next in 0 s: ") and "No space left on device" in told[0]
+
+
+def test_a_disk_that_stays_full_is_told_after_the_last_try(tmp_path):
+    told: list[str] = []
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        patiently(lambda: publish(tmp_path / "out", lambda _: FULL.write_text("x")), AT_ONCE, note=told.append)
+    assert [text[:10] for text in told] == ["try 1 of 3", "try 2 of 3"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_pass_is_tried_once(tmp_path):
+    tries: list[int] = []
+
+    def read() -> str:
+        tries.append(1)
+        try:
+            return (tmp_path / "absent.csv").read_text()
+        except OSError as error:
+            raise CatalogError("absent.csv: cannot be read") from error
+
+    with pytest.raises(CatalogError):
+        patiently(read, AT_ONCE, note=lambda _: None)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EDQUOT, errno.ETIMEDOUT])
+def test_the_cause_counts_whatever_it_became(code):
+    try:
+        try:
+            raise OSError(code, "of the system")
+        except OSError:
+            raise ArtifactError("cannot be read") from None
+    except ArtifactError as error:
+        assert may_pass(error)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_what_somebody_must_mend_does_not_pass(code):
+    assert not may_pass(OSError(code, "of the system"))
+
+
+def test_libraries_with_errors_of_their_own_are_understood():
+    assert may_pass(RuntimeError("write failed (errno = 28, error message = 'No space left on device')"))
+    assert not may_pass(CatalogError("column 'No space left on device' is missing"))
+
+
+# --- the luigi command
+
+
+def fill(project, name: str) -> None:
+    """Let the next file of that name meet a full disk while it is written, once: what is left of it is removed then."""
+    (project.root / "work").mkdir(exist_ok=True)
+    (project.root / "work" / f"{name}.new").symlink_to(FULL)
+
+
+@pytest.mark.parametrize(("name", "task"), [("latest.json", "ScoreCatalog"), ("plan", "PlanRun")])
+def test_a_night_goes_on_after_a_moment_of_a_full_disk(project, name, task):
+    flags = ("ScoreCatalog", "--date", "2026-11-24", "--scoring-n-best", "1", "--storage-retry-delay", "0")
+    if name == "plan":
+        name = planned_name(project, *flags)
+    fill(project, name)
+    code, _, err = project.run(*flags, "--storage-tries", "1")
+    assert code == 30
+    assert f"{task}: artifacts/" in err and "No space left on device" in err
+    before = project.results()
+    fill(project, name)
+    code, _, err = project.run(*flags, "--storage-tries", "2")
+    assert code == 0
+    assert f"{task:<13} try 1 of 2, the next in 0 s: artifacts/" in err
+    assert pointers.latest(project.root).date == "2026-11-24"
+    assert set(project.stages_since(before)) <= {"score"}
+
+
+def planned_name(project, *flags: str) -> str:
+    """Return the name of the plan of a night, by doing it in a copy of the project."""
+    copy = Project(project.folder.with_name("copy"))
+    shutil.copytree(project.folder, copy.folder, symlinks=True)
+    copy.score(*flags[3:], date="2026-11-24")
+    return Path(json.loads((copy.root / "published" / "2026-11-24.json").read_text())["plan"]).name
+
+
+def test_a_wrong_catalog_fails_at_once_whatever_the_tries(project):
+    (project.folder / "items.csv").write_text("item_id,title\n1,film\n")
+    code, _, err = project.run("ScoreCatalog", "--storage-tries", "9", "--storage-retry-delay", "3600")
+    assert code == 30
+    assert "try 1" not in err
+    assert ledger.entries(project.root)[-1].result == "failed"
