@@ -1,8 +1,8 @@
 """Where the time of scoring goes, and how far the forward is from the machine's products: see score.py.
 
 python tests/benchmarks/score_profile.py ITEMS MODEL OUT. The job runs with one worker; each named function counts the
-processor's time that it takes without the named ones that it calls. The products are those of the forward's shapes, float32, on arrays that
-stay where they are.
+processor's time that it takes without the named ones that it calls. The products are those of the forward's shapes,
+float32, on arrays that stay where they are.
 """
 
 from __future__ import annotations
