@@ -42,12 +42,20 @@ def hold(root: Path, fingerprints: Iterable[str]) -> None:
             atexit.register(_end, os.getpid(), path)
         known[1].update(fingerprints)
         text = json.dumps(sorted(known[1])).encode()
-        os.ftruncate(known[0], 0)
-        os.pwrite(known[0], text, 0)
+        try:
+            os.ftruncate(known[0], 0)
+            os.pwrite(known[0], text, 0)
+        except OSError as error:
+            raise ArtifactError(
+                f"{path}: cannot be written ({error.strerror}); free space below [storage] root"
+            ) from error
 
 
 def needed(root: Path) -> set[str]:
-    """Return the fingerprints that running processes need; call it under `guard`. Files of dead ones are removed."""
+    """Return the fingerprints that running processes need; call it under `guard`. Files of dead ones are removed.
+
+    Raises ArtifactError where a running process could not write down what it needs.
+    """
     found: set[str] = set()
     for path in (root.absolute() / "work").glob(f"{PREFIX}*"):
         own = _own.get((os.getpid(), path))
@@ -56,11 +64,18 @@ def needed(root: Path) -> set[str]:
             continue
         descriptor = take(path)
         if descriptor is None:
-            found |= set(json.loads(path.read_text("utf-8")))
+            found |= _read(path)
         else:
             remove(path)
             os.close(descriptor)
     return found
+
+
+def _read(path: Path) -> set[str]:
+    try:
+        return set(json.loads(path.read_text("utf-8")))
+    except ValueError:
+        raise ArtifactError(f"{path}: a running process could not say what it needs; try again when it ended") from None
 
 
 def _file(root: Path) -> Path:

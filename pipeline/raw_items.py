@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline import arrow
 from pipeline.clean_rows import Cleaner, schema_of
 from pipeline.config import Settings
 from pipeline.counting import Counts
@@ -77,20 +78,18 @@ class RawItems:
         """Return the rows from start to before stop."""
         rejects, counts = Gathered(), Counts(self.settings.catalog.levels)
         cleaner = Cleaner(self.settings, self.layout, self.rules, counts, rejects, self.rules.lists.labels)
-        tables, places = [self.schema.empty_table()], [np.empty(0, np.int64)]
+        found = []
         labels = CheckedRows(self.settings, None)
         for file, row, batch in self._batches(start, stop):
             source, before = self.plan.sources[file].path, self._starts[file]
             for rows in pieces(source, batch, row + 1, self._rows[file].known, self.layout.items_wanted):
                 block = items_block(source, before, rows, self.layout, labels)
                 block.reject("item", rejects)
-                good = self._with_labels(block.good)
-                if good.num_rows:
-                    tables.append(cleaner.clean(good, self.schema))
-                    places.append(good["n"].to_numpy())
-        return Cleaned(
-            pa.concat_tables(tables).combine_chunks(), np.concatenate(places), rejects.table, counts.n_raw_tags
-        )
+                found.append(self._with_labels(block.good))
+        # At once: what is done for each distinct tag is the larger part of the work.
+        kept = pa.concat_tables(found).combine_chunks()
+        items = cleaner.clean(kept, self.schema) if kept.num_rows else self.schema.empty_table()
+        return Cleaned(items, arrow.values(kept["n"]), rejects.table, counts.n_raw_tags)
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, int, Any]]:
         """Give file, first row within it, and rows."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import arrow
 from pipeline.config import Settings
 from pipeline.layout import Layout
 from pipeline.parquet_rows import Source
@@ -96,7 +96,7 @@ def _ascend(found: Plan, column: str) -> bool:
     for batch in _ids(found, column):
         if batch.null_count:
             return False
-        ids = np.asarray(pc.cast(batch, pa.int64()))
+        ids = arrow.values(pc.cast(batch, pa.int64()))
         if len(ids) and (ids[0] <= last or (ids[1:] <= ids[:-1]).any()):
             return False
         last = int(ids[-1]) if len(ids) else last

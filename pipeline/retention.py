@@ -59,6 +59,11 @@ def clean(root: Path, *, keep_runs: int, dry_run: bool = False) -> list[Removed]
     if not root.is_dir():
         return []
     work = root / "work"
+    with held(work / "clean.lock"):  # Two that remove the same would stumble over each other.
+        return _clean(root, work, keep_runs, dry_run=dry_run)
+
+
+def _clean(root: Path, work: Path, keep_runs: int, *, dry_run: bool) -> list[Removed]:
     with held(leases.guard(root)):
         found = _plans(root, keep_runs)
         kept = _reached(root, found)

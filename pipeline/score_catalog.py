@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import arrow
 from pipeline.columns import embedding_column, n_paths, schema
 from pipeline.config import ScoringSettings, Settings
 from pipeline.cores import n_workers
@@ -159,10 +160,10 @@ class Summary:
 
     def add(self, scores: pa.RecordBatch) -> None:
         """Count a batch; keep the first items without labels, those with tags before those without."""
-        untagged = np.asarray(scores["n_tags"]) == 0
-        labelled = scores["given_path"].is_valid().to_numpy(zero_copy_only=False)
+        untagged = arrow.values(scores["n_tags"]) == 0
+        labelled = arrow.values(scores["given_path"].is_valid())
         order = np.lexsort((np.arange(len(untagged)), untagged, labelled))[:N_EXAMPLES]
-        shown = scores.select(["item_id", "title", "path", "path_probability", "n_tags"]).take(pa.array(order))
+        shown = scores.select(["item_id", "title", "path", "path_probability", "n_tags"]).take(arrow.numbers(order))
         ranks = [(bool(labelled[row]), bool(untagged[row]), self.n_items + int(row)) for row in order]
         self._examples += zip(ranks, shown.to_pylist(), strict=True)
         self._examples = sorted(self._examples, key=lambda example: example[0])[:N_EXAMPLES]

@@ -56,7 +56,7 @@ def table(states: Sequence[StageState], *, now: datetime.datetime) -> list[str]:
             line += f"  process {state.process} is at it"
         elif state.failure is not None:
             line += f"  {state.failure}"
-        lines.append(line)
+        lines.append(line.rstrip())
     return lines
 
 

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import threading
+from importlib.abc import MetaPathFinder
 from typing import TextIO
 
 from pipeline.errors import PipelineError
@@ -21,8 +22,18 @@ POLL_SECONDS = 1.0
 Lines = queue.SimpleQueue[str]
 
 
+class WithoutPandas(MetaPathFinder):
+    """Says that there is no pandas: Arrow would import it, for a third of a second, to recognise its objects."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Raise ModuleNotFoundError for pandas; leave all others to others."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not needed here", name=name)
+
+
 def main(parent: int) -> None:
     """Score shards as long as there are some."""
+    sys.meta_path.insert(0, WithoutPandas())
     # Who presses Ctrl-C ends the process above, and so this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1)

@@ -198,12 +198,12 @@ class HDF5Writer(_Writer):
             return self._encode(array)
         if pa.types.is_string(array.type):
             return np.array([_without_nul(text) for text in array.to_pylist()], dtype=object)
-        return np.asarray(array.to_numpy(zero_copy_only=False))
+        return arrow.values(array)
 
     def _encode(self, array: pa.DictionaryArray) -> Array:
         codes = [self._codes.setdefault(_without_nul(name), len(self._codes)) for name in array.dictionary.to_pylist()]
         known = np.array([0, *codes], dtype=np.int32)
-        codes_of_rows: Array = known[array.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1]
+        codes_of_rows: Array = known[arrow.values(array.indices, null=-1) + 1]
         return codes_of_rows
 
 
@@ -249,7 +249,7 @@ def _without_nul(text: str | None) -> str:
 
 def _lengths(array: pa.ListArray) -> Array:
     """Return the length of each list, 0 for null, (n,)."""
-    return np.asarray(array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
+    return arrow.values(array.value_lengths(), null=0)
 
 
 def _pad(values: Array, lengths: Array, width: int) -> Array:

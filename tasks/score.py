@@ -92,7 +92,7 @@ class ScoreCatalog(Stage):
         """Remove what [storage] keep_runs does not keep; what is published is published also where that fails."""
         try:
             removed = retention.clean(self.root, keep_runs=self.settings.storage.keep_runs)
-        except ArtifactError as error:
+        except (ArtifactError, OSError) as error:
             print(f"clean: nothing more was removed: {error}", file=sys.stderr)
             return
         if any(not found.path.startswith("work/") for found in removed):

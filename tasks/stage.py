@@ -261,7 +261,7 @@ def current_identity(date: datetime.date) -> Identity:
             settings.training, date, last, recipe=identity.recipe, basis=identity.basis
         )
         identity = identify(settings, digest, choice, invalidated=again)
-    if digests.changed:
+    if digests.changed and not looking_on.get():
         # A memory that only saves time; the plan is the first file that must be written.
         with suppress(ArtifactError):
             artifacts.write_text(digests.memory, digests.as_json(), work=root / "work")

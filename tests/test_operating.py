@@ -4,12 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from small_job import DATE, PROJECT, Project, write_items
 
-from pipeline import pointers
+from pipeline import artifacts, pointers
 from tasks.__main__ import COMMANDS
 
 README = (PROJECT / "README.md").read_text("utf-8")
@@ -100,3 +101,21 @@ def test_a_range_with_several_workers_fills_all_days(project, workers):
     assert fill(project, "--workers", workers)[0] == 0
     assert len(pointers.of_dates(project.root)) == 5
     assert not [path.name for path in (project.root / "work").iterdir() if path.name.startswith("in-use")]
+
+
+@pytest.mark.reliability
+def test_nights_that_clean_up_leave_alone_what_a_run_of_an_old_date_is_at_work_on(project):
+    slow = ("--training-epochs", "300", "--training-patience", "300", "--features-max-tags", "9")
+    running = project.start("ScoreCatalog", "--date", "2026-10-01", *slow)
+    while not list((project.root / "work").glob("*/build/..")) or len(list((project.root / "features").iterdir())) < 2:
+        assert running.poll() is None
+        time.sleep(0.05)
+    for n in range(1, 4):
+        project.score("--scoring-n-best", str(n), "--storage-keep-runs", "1", date=f"2026-11-2{3 + n}")
+        assert running.poll() is None
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 0, said
+    done = pointers.read(pointers.of_date(project.root, "2026-10-01"))
+    assert done is not None
+    assert list(artifacts.damages(project.root / done.folder)) == []
+    assert pointers.latest(project.root).date == "2026-11-26"

@@ -113,7 +113,7 @@ def test_without_rejected_items_even_the_bytes_are_those_of_the_long_way(model, 
     assert first.replace_schema_metadata().equals(second.replace_schema_metadata())
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(shard_items=st.integers(1, 70), group=st.integers(1, 70))
 def test_bytes_depend_neither_on_shards_nor_on_groups_of_rows(model, tmp_path_factory, shard_items, group):
     folder = tmp_path_factory.mktemp("raw")

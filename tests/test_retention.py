@@ -186,6 +186,40 @@ def test_work_of_a_living_process_and_its_results_stay_and_go_when_it_is_killed(
     assert nights.unlocked() == []
 
 
+def test_a_running_process_that_could_not_say_what_it_needs_stops_the_removal(nights):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    code = (
+        "import sys; from pathlib import Path; from pipeline.locks import held\n"
+        "with held(Path(sys.argv[1])): print('ready', flush=True); sys.stdin.read()"
+    )
+    path = nights.root / "work" / "in-use-elsewhere-1"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(ArtifactError, match="a running process could not say what it needs; try again"):
+            retention.clean(nights.root, keep_runs=1)
+        process.communicate("")
+    assert len(nights.dates()) == 2
+    retention.clean(nights.root, keep_runs=1)
+    assert len(nights.dates()) == 1
+
+
+def test_a_full_disk_is_told_when_a_process_says_what_it_needs(nights, monkeypatch):
+    def pwrite(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(leases.os, "pwrite", pwrite)
+    with pytest.raises(ArtifactError, match=r"cannot be written \(No space left on device\); free space"):
+        leases.hold(nights.root, ["f1"])
+
+
 def test_this_process_keeps_what_it_needs_itself(nights):
     for day in (1, 2):
         nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
@@ -242,6 +276,44 @@ def test_what_retention_left_half_removed_goes_the_next_time(nights):
     assert [found.path for found in retention.clean(nights.root, keep_runs=1, dry_run=True)] == ["work/removed-score-1"]
     retention.clean(nights.root, keep_runs=1)
     assert not aside.exists()
+
+
+def stop_after(monkeypatch, n: int) -> None:
+    """Let n calls that change files succeed, and end the process, as it were, in the next one."""
+    calls = iter(range(n))
+
+    def counted(real):
+        def call(*arguments, **options):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("set_aside", "remove", "write_text"):
+        real = counted(getattr(artifacts, name))
+        for module in (artifacts, pointers):
+            monkeypatch.setattr(module, name, real, raising=False)
+
+
+@pytest.mark.parametrize("step", range(16))
+def test_killed_at_any_step_it_leaves_no_pointer_to_nothing_and_the_next_one_ends_what_it_began(
+    nights, monkeypatch, step
+):
+    for day in (1, 2):
+        nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
+    stop_after(monkeypatch, step)
+    with pytest.raises(KeyboardInterrupt):
+        retention.clean(nights.root, keep_runs=1)
+    monkeypatch.undo()
+    assert list(verification.damaged_pointers(nights.root)) == []
+    assert "2026-11-02" in nights.dates()
+    retention.clean(nights.root, keep_runs=1)
+    for stage in ("clean", "features", "train", "export", "score", "drift"):
+        assert nights.there(stage) == {"night 2"}, stage
+    assert nights.dates() == ["2026-11-02"]
+    assert list(pointers.removed(nights.root)) == ["2026-11-01"]
+    assert nights.unlocked() == []
 
 
 def test_a_damaged_directory_that_is_kept_stops_the_removal(nights):

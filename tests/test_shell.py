@@ -215,3 +215,9 @@ def test_without_duckdb_a_file_is_not_read_and_the_shell_says_so(model_file, tmp
     done = subprocess.run([sys.executable, "-c", code, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "pip install duckdb" in done.stderr
+
+
+def test_the_shell_says_how_many_processes_score(model_file, tmp_path, capsys):
+    assert score(model_file, write_items(tmp_path), "--workers", "many") == 1
+    assert "[scoring] workers = many" in capsys.readouterr().err
+    assert score(model_file, write_items(tmp_path), *LENIENT, "--workers", "2") == 0

@@ -55,6 +55,7 @@ def test_nothing_unfinished_is_left(first_run):
         "pid",
         "plan.lock",
         "published.lock",
+        "clean.lock",
         "write.lock",
     }
 

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
 from small_model import make_items, make_model
 
 from pipeline.config import Settings
@@ -22,6 +24,7 @@ from pipeline.model import load_model
 from pipeline.progress import SILENT, Progress
 from pipeline.score_catalog import Effort, score
 from pipeline.scored import HEADER, Job, Scorer, Shard
+from tasks.config import luigi_workers
 
 PROJECT = Path(__file__).parents[1]
 N_ITEMS = 200
@@ -93,7 +96,7 @@ def test_one_two_and_four_workers_give_the_same_bytes(stages, tmp_path):
     assert score_into(tmp_path / "again", stages, workers=2) == two
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(shard_items=st.integers(1, 250))
 def test_bytes_do_not_depend_on_the_size_of_a_shard(stages, tmp_path_factory, shard_items):
     folder = tmp_path_factory.mktemp("scores")
@@ -105,6 +108,18 @@ def test_workers_are_no_part_of_the_identity():
     from pipeline.identity import significant
 
     assert significant(settings_of(workers=1), "score") == significant(settings_of(workers=4), "score")
+
+
+def test_tasks_that_luigi_may_run_at_once_share_the_cores():
+    luigi = get_config()
+    assert luigi_workers() == 1
+    luigi.set("core", "workers", "3")
+    try:
+        assert luigi_workers() == 3
+        with CmdlineParser.global_instance(["ScoreCatalog", "--workers", "2"]):
+            assert luigi_workers() == 2
+    finally:
+        luigi.remove_option("core", "workers")
 
 
 def test_few_items_are_scored_in_this_process(stages, tmp_path):
