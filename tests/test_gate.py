@@ -159,7 +159,7 @@ def test_the_first_model_of_few_items_is_accepted_and_its_figures_are_told(first
     assert measures == ["majority"] * 3 + ["min_coverage", "max_top_share", "max_calibration_error"]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_with_a_refused_model_the_last_accepted_one_scores_and_the_command_ends_with_30(project, workers):
     first = pointers.latest(project.root)
     write_items(project.folder / "items.csv", n=33)
