@@ -5,6 +5,7 @@
     <root>/published/latest.json     the newest of these; published/latest is a symbolic link to its directory,
                                      published/latest_model.h5 one to the model that made it
     <root>/work/<fingerprint>/       what is not finished: the directory being built, a lock
+    <root>/work/in-use-..., removed-...  what running processes need (pipeline/leases.py); what is on its way out
 
 Nothing else in the project renames, syncs or deletes. The order of a publication: files synced, their
 directories synced, manifest written and synced, one rename, parent synced. An fsync that fails is not

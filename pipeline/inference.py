@@ -66,7 +66,7 @@ class Plan:
         bits change with the place in a block, so a row's do not change where items are cut by whole passes.
         Raises FeatureError for an index outside the table.
         """
-        sums = self.bag(inputs) @ self.table
+        sums = self._sums(self.bag(inputs))
         wide = [None if head.wide is None else _given(inputs.features) @ head.wide for head in heads]
         for start, stop in cuts(len(sums), size):
             rows = slice(start, stop)
@@ -96,6 +96,11 @@ class Plan:
         columns[~is_tag], values[~is_tag] = features.indices + np.int32(self.n_vocabulary), features.data
         indptr = np.concatenate([[0], np.cumsum(parts.sum(axis=1))])
         return csr(values, columns, indptr, n_columns=len(self.table))
+
+    def _sums(self, bag: Any) -> Floats:
+        """Return the sums of tags and features, (n_items, n)."""
+        sums: Floats = bag @ self.table
+        return sums
 
     def outputs(self, sums: Floats, heads: Heads) -> list[Floats]:
         """Return what the heads give, (ROWS, width) each, of the sums of tags and features, (ROWS, n), changed.

@@ -120,9 +120,11 @@ def test_explain_tells_damage_and_what_is_gone(project, ask):
 
 
 def test_explain_tells_when_only_the_pointer_is_written(ask):
-    shown = ask("explain", "--date", "2026-11-25")
+    shown = ask("explain", "--date", "2026-11-25", "--against", DATE)
+    assert shown.startswith("compared with run ")
     assert "runs:" not in shown
     assert "only the pointer of 2026-11-25 is written: there is none" in shown
+    assert "2026-01-01: nothing is published for this date" in ask("explain", "--against", "2026-01-01", code=1)
 
 
 def test_where_prints_the_directory_of_a_run_and_its_model(project, ask):

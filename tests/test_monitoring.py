@@ -1,9 +1,12 @@
 """Who hears of a night: metrics for Prometheus, and logs for machines."""
 
+import email.policy
 import json
 import re
+import socketserver
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -89,6 +92,37 @@ def test_a_night_replaces_the_text_file_and_a_place_that_is_none_stops_nothing(p
     code, _, err = project.run("ScoreCatalog", "--monitoring-prometheus", "items.csv/x.prom", "--scoring-n-best", "2")
     assert code == 0
     assert err.count("prometheus: ") == 1
+
+
+# --- mail
+
+
+class MailServer(socketserver.StreamRequestHandler):
+    """As much of SMTP as a client needs to be rid of a mail; the server keeps them."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        while command := self.rfile.readline().split(b" ")[0].strip().upper():
+            if command == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                self.server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")))
+            self.wfile.write(b"221 bye\r\n" if command == b"QUIT" else b"250 fine\r\n")
+
+
+def test_a_night_that_fails_sends_a_mail_that_says_why(project):
+    (project.folder / "items.csv").write_text("item_id,title\n1,film\n")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), MailServer) as server:
+        server.mails = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mail = f"\n[email]\nreceiver = night@example.org\n[smtp]\nhost = 127.0.0.1\nport = {server.server_address[1]}\n"
+        with (project.folder / "luigi.cfg").open("a") as file:
+            file.write(mail)
+        assert project.run()[0] == 30
+        server.shutdown()
+    (received,) = (email.message_from_bytes(mail, policy=email.policy.default) for mail in server.mails)
+    assert (received["To"], "CleanTags" in received["Subject"]) == ("night@example.org", True)
+    texts = [part.get_content() for part in received.walk() if part.get_content_maintype() == "text"]
+    assert "items.csv: there is no column 'tags'" in "".join(texts)
 
 
 # --- logs

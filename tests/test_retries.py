@@ -87,7 +87,9 @@ def fill(project, name: str) -> None:
     (project.root / "work" / f"{name}.new").symlink_to(FULL)
 
 
-@pytest.mark.parametrize(("name", "task"), [("latest.json", "ScoreCatalog"), ("plan", "PlanRun")])
+@pytest.mark.parametrize(
+    ("name", "task"), [("latest.json", "ScoreCatalog"), pytest.param("plan", "PlanRun", marks=pytest.mark.slow)]
+)
 def test_a_night_goes_on_after_a_moment_of_a_full_disk(project, name, task):
     flags = ("ScoreCatalog", "--date", "2026-11-24", "--scoring-n-best", "1", "--storage-retry-delay", "0")
     if name == "plan":

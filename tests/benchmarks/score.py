@@ -86,7 +86,7 @@ def main() -> int:
     print(f"load {os.getloadavg()[0]:.1f} at the start, {len(physical_cores())} physical cores")
     met: list[bool] = []
     with tempfile.TemporaryDirectory() as name:
-        for part, measure in {"forward": forward, "job": job, "memory": memory}.items():
+        for part, measure in {"forward": forward, "job": job, "memory": memory, "profile": profile}.items():
             if arguments.only in (None, part):
                 met += measure(Path(name), quick=arguments.quick)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
@@ -170,8 +170,8 @@ def job(folder: Path, *, quick: bool) -> list[bool]:
     rates = {}
     for name, figure, key in (
         ("whole job, one core", "one core", "seconds"),
-        ("  of it stage 1, cleaning", "stages", "clean_seconds"),
-        ("  of it stage 5, scoring", "stages", "seconds"),
+        ("stage 1 of the nightly job alone, one core", "stages", "clean_seconds"),
+        ("stage 5 of the nightly job alone, one core", "stages", "seconds"),
         (f"whole job, {len(cores)} cores", "all cores", "seconds"),
         ("fastText, from Parquet to Parquet, one core", "fasttext", "seconds"),
         ("fastText, predict alone", "fasttext", "predict_seconds"),
@@ -181,6 +181,7 @@ def job(folder: Path, *, quick: bool) -> list[bool]:
             rates[name.strip()] = rate = statistics.median(taken)
             print(f"  {name:<46}{rate:>11,.0f}  ({min(taken):,.0f} to {max(taken):,.0f})")
     worker = max(told["worker_peak"] for told in runs["all cores"])
+    print(f"  the process that alone does it all takes {max(told['peak'] for told in runs['one core']) / 1e6:,.0f} MB")
     whole, together = rates["whole job, one core"], rates[f"whole job, {len(cores)} cores"]
     met = [
         bar("score-job-items-per-core", whole, ">=", 50_000),
@@ -210,6 +211,23 @@ def memory(folder: Path, *, quick: bool) -> list[bool]:
     ]
 
 
+def profile(folder: Path, *, quick: bool) -> list[bool]:
+    """Print where the time of the whole job goes on one core, and what the forward's bare products would take."""
+    items, model = prepare(folder, 100_000 if quick else 500_000)
+    told = run("", items, model, folder, physical_cores()[-1:], script="score_profile.py")
+    n_items, steps = told["items"], told["steps"]
+    print(f"\n{n_items:,} items, one core: microseconds of processor time an item, share")
+    for label, seconds in {**steps, "model, publication, and the rest": told["seconds"] - sum(steps.values())}.items():
+        print(f"  {label:<50}{1e6 * seconds / n_items:>8.2f}{seconds / told['seconds']:>7.0%}")
+    network = sum(seconds for label, seconds in steps.items() if label.startswith("forward: "))
+    share = told["products"] / network
+    print(f"  {'forward in all':<50}{1e6 * network / n_items:>8.2f}{network / told['seconds']:>7.0%}")
+    print(
+        f"  {'its products alone, same shapes':<50}{1e6 * told['products'] / n_items:>8.2f}  {share:.0%} of the forward"
+    )
+    return []
+
+
 def prepare(folder: Path, n_items: int) -> tuple[Path, Path]:
     """Return a catalog of so many items and the model; fastText's stands beside it."""
     from score_job import train_fasttext, write_items, write_model
@@ -225,12 +243,15 @@ def prepare(folder: Path, n_items: int) -> tuple[Path, Path]:
     return items, model
 
 
-def run(what: str, items: Path, model: Path, folder: Path, cores: Sequence[int]) -> dict[str, Any]:
+def run(
+    what: str, items: Path, model: Path, folder: Path, cores: Sequence[int], *, script: str = "score_job.py"
+) -> dict[str, Any]:
     """Run one measurement in a process that is bound to these cores, with a worker for each."""
     out = folder / "out"
-    command = [sys.executable, str(HERE / "score_job.py"), what, str(items), str(model), str(out), str(len(cores))]
+    files = [str(items), str(model), str(out)]
+    command = [sys.executable, str(HERE / script), *([what, *files, str(len(cores))] if what else files)]
     bound = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
-    done = subprocess.run(bound, env=environment_of(), check=True, capture_output=True, text=True)
+    done = subprocess.run(bound, env=environment_of(), check=True, stdout=subprocess.PIPE, text=True)
     if out.is_dir():
         shutil.rmtree(out)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

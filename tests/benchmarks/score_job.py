@@ -11,8 +11,6 @@ import json
 import resource
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,7 +71,7 @@ def write_model(path: Path, items: Path) -> None:
 
 
 def whole_job(items: str, model: str, out: str, workers: str) -> dict[str, Any]:
-    """Score a file of raw items: stages 1 and 5, as `python -m pipeline score` does."""
+    """Score a file of raw items as `python -m pipeline score` does: cleaned where they are scored."""
     from pipeline.score_file import score_file
 
     one_thread_of_arrow(int(workers))
@@ -82,45 +80,25 @@ def whole_job(items: str, model: str, out: str, workers: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - started, "items": done["n_items"]}
 
 
-def scoring_alone(items: str, model: str, out: str, workers: str) -> dict[str, Any]:
-    """Score clean items: stage 5 alone; stage 1 has gone before and is told, too."""
-    with _stages() as seconds:
-        whole_job(items, model, out, workers)
-    return {"seconds": seconds["stage 5"], "clean_seconds": seconds["stage 1"]}
+def stages(items: str, model: str, out: str, workers: str) -> dict[str, Any]:
+    """Clean and score as the nightly job does, one stage after the other: stage 1 has DuckDB's joins."""
+    from pipeline.artifacts import sha256_of
+    from pipeline.cleaning import clean
+    from pipeline.model import load_rules
+    from pipeline.progress import SILENT
+    from pipeline.score_catalog import score
+    from pipeline.score_file import settings_for
 
-
-class _stages:  # noqa: N801 (a context manager, used as a function)
-    """Measures stages 1 and 5 of `score_file`."""
-
-    def __enter__(self) -> Counter[str]:
-        from pipeline import score_file
-
-        self.seconds: Counter[str] = Counter()
-        self.before = {"clean": score_file.clean, "score": score_file.score, "plan": score_file.plan}
-        for name, label in (("clean", "stage 1"), ("score", "stage 5")):
-            setattr(score_file, name, timed(self.before[name], label, self.seconds))
-        # Raw items in Parquet go by stage 1 otherwise.
-        setattr(score_file, "plan", lambda *_: None)  # noqa: B010 (mypy)
-        return self.seconds
-
-    def __exit__(self, *_: object) -> None:
-        from pipeline import score_file
-
-        for name, function in self.before.items():
-            setattr(score_file, name, function)
-
-
-def timed(function: Callable[..., Any], label: str, seconds: Counter[str]) -> Callable[..., Any]:
-    """Return the function, which adds its seconds to those of the label."""
-
-    def run(*values: Any, **named: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return function(*values, **named)
-        finally:
-            seconds[label] += time.perf_counter() - started
-
-    return run
+    one_thread_of_arrow(int(workers))
+    settings, lists = load_rules(Path(model), settings_for(items, Path(model), {"scoring": {"workers": workers}}))
+    cleaned, scored = (Path(out) / name for name in ("clean", "scored"))
+    for folder in (cleaned, scored):
+        folder.mkdir(parents=True)
+    started = time.perf_counter()
+    clean(settings, cleaned, expected={items: sha256_of(Path(items))}, role="scoring", lists=lists)
+    between = time.perf_counter()
+    score(settings, Path(model), cleaned, scored, run="bench", progress=SILENT)
+    return {"clean_seconds": between - started, "seconds": time.perf_counter() - between}
 
 
 def fasttext_job(items: str, model: str, out: str, _: str) -> dict[str, Any]:
@@ -172,7 +150,7 @@ def one_thread_of_arrow(workers: int) -> None:
 
 def main(what: str, *arguments: str) -> None:
     """Print what was measured as JSON, with the peak of resident memory, of this process and of one of its children."""
-    measured = {"job": whole_job, "stages": scoring_alone, "fasttext": fasttext_job}[what](*arguments)
+    measured = {"job": whole_job, "stages": stages, "fasttext": fasttext_job}[what](*arguments)
     who = {"peak": resource.RUSAGE_SELF, "worker_peak": resource.RUSAGE_CHILDREN}
     print(json.dumps(measured | {name: 1024 * resource.getrusage(of).ru_maxrss for name, of in who.items()}))
 
