@@ -58,6 +58,7 @@ PARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "no dropout of features": {"training": {"feature_dropout": 0}},
     "constant step size": {"training": {"schedule": "constant"}},
     "averaged weights": {"training": {"keep": "averaged"}},
+    "last weights, not those of the best epoch": {"training": {"keep": "last"}},
     "class weights, effective number": {"training": {"class_weights": "effective"}},
 }
 Figures = tuple[float, float]  # weighted F1, mean of the levels; share of right paths
