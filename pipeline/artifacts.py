@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+PROBE_BYTES = 1 << 16  # room for what else is written there
 DISOWNED = "manifest-of-what-is-damaged.json"
 LOCK = "lock"
 FORMAT = 2  # 2: the manifest carries its own digest
@@ -281,7 +282,7 @@ def writable(folder: Path) -> bool:
     probe = folder / "probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("may be removed", encoding="utf-8")
+        probe.write_bytes(bytes(PROBE_BYTES))
         probe.unlink(missing_ok=True)
     except OSError:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from pipeline.errors import PipelineError
+from pipeline.refusals import refusal
 
 
 class ShortErrors(logging.Filter):
@@ -21,6 +22,9 @@ class ShortErrors(logging.Filter):
             task = record.args[-1] if isinstance(record.args, tuple) and record.args else "task"
             record.msg, record.args = "%s: %s", (getattr(task, "task_family", task), error)
             record.exc_info = record.exc_text = None
+        if isinstance(error, OSError) and (cause := refusal(error)):
+            record.msg = "%s; free space or give write permission below [storage] root, then run the same command again"
+            record.args, record.exc_info, record.exc_text = (cause,), None, None
         if isinstance(error, MemoryError):
             record.msg = "out of memory: %s; lower [network] hidden, the batch sizes or [features] hash_width"
             record.args, record.exc_info, record.exc_text = (str(error),), None, None

@@ -197,7 +197,7 @@ class Night(Project):
     ) -> int:
         """Run the job and return its exit code."""
         process = self.begin(*flags, fault=fault, limit=limit, plant=plant)
-        process.join(120)
+        ended(process)
         assert process.exitcode is not None, "the job hangs"
         return process.exitcode
 
@@ -243,8 +243,25 @@ def kill(process: BaseProcess, number: int = signal.SIGKILL) -> bool:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return False
-    process.join(30)
+    ended(process)
     return process.exitcode == -number
+
+
+def group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ended(process: BaseProcess) -> None:
+    """Return when the job has ended with all its processes."""
+    process.join(120)
+    until = time.monotonic() + 30
+    while group_is_alive(process.pid):
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 @dataclass(frozen=True)

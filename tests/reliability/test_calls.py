@@ -58,7 +58,7 @@ def test_a_job_killed_before_or_after_any_call_is_made_good_by_the_next_run(faul
 def publications(calls: list[str]) -> list[tuple[str, int]]:
     """Return the target of every rename outside the ledger, and its place among the calls."""
     renames = [(line.split(" ", 1)[1], at) for at, line in enumerate(calls) if line.startswith("rename ")]
-    return [(target, at) for target, at in renames if "/damaged" not in target]
+    return [(target, at) for target, at in renames if "/damaged" not in target and "/before-" not in target]
 
 
 def temporary(target: str) -> str:

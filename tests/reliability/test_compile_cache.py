@@ -5,10 +5,11 @@ import random
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from nights import TONIGHT, Night, rounds
+from nights import TONIGHT, Night, group_is_alive, rounds
 
 
 def n_files(cache: Path) -> int:
@@ -21,8 +22,11 @@ def killed_while_it_compiles(night: Night, cache: Path, seconds: float) -> int:
     while process.poll() is None and not n_files(cache):
         time.sleep(0.01)
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    while group_is_alive(process.pid):
+        time.sleep(0.001)
     return n_files(cache)
 
 

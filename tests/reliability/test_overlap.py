@@ -9,8 +9,8 @@ import sys
 import time
 from collections import Counter
 
-from nights import ALL_CALLS, NEXT_DATE, TONIGHT, Fault, Tonight, reading, rounds
-from test_stops import epochs_go_by, group_is_alive
+from nights import ALL_CALLS, NEXT_DATE, TONIGHT, Fault, Tonight, group_is_alive, reading, rounds
+from test_stops import epochs_go_by
 
 from pipeline.locks import held
 

@@ -8,17 +8,9 @@ import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 
-from nights import TONIGHT, Night, Tonight, rounds
+from nights import TONIGHT, Night, Tonight, group_is_alive, rounds
 
 from pipeline import container
-
-
-def group_is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def checkpoints(night: Night) -> list:
