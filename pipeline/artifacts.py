@@ -206,8 +206,11 @@ def damages(folder: Path) -> Iterator[str]:
 
 def disown(folder: Path) -> None:
     """Let a damaged directory count as not published: its stage makes it again, and this one stands aside then."""
-    if exists(folder):
+    if (folder / MANIFEST).exists():
         set_aside(folder / MANIFEST, folder / DISOWNED)
+    elif folder.is_dir():  # It is the manifest that is missing.
+        with _told(folder):
+            (folder / DISOWNED).touch()
 
 
 def disowned(folder: Path) -> bool:

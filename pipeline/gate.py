@@ -71,7 +71,10 @@ def judge(gate: GateSettings, material: Material, folder: Path, *, model: str) -
 
 
 def figures(gate: GateSettings, material: Material, model: str) -> tuple[str, list[Check]]:
-    """Return in words what the model was compared with, and all checks; none of the model that was accepted last."""
+    """Return in words what the model was compared with, and all checks; none of the model that was accepted last.
+
+    The last of them counts most: that of whole paths.
+    """
     if material.last is not None and material.last.name == model:
         return "it is the last accepted model itself", []
     new = load_model(verified(material.export, "model.h5"))
@@ -83,8 +86,8 @@ def figures(gate: GateSettings, material: Material, model: str) -> tuple[str, li
     compared, theirs = _last(material.last, items, taxonomy)
     own = list(general(gate, new, some_items(material.scored), evaluation))
     if theirs is None:
-        return compared, [*floors(ours, majority(evaluation, items, taxonomy), names), *own]
-    return compared, [*drops(gate, ours, theirs, names), *own]
+        return compared, [*own, *floors(ours, majority(evaluation, items, taxonomy), names)]
+    return compared, [*own, *drops(gate, ours, theirs, names)]
 
 
 def is_accepted(gate: GateSettings, model: str) -> bool:

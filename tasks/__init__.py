@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import SettingsError
-from tasks import config, messages, records  # noqa: F401 (records listens to Luigi's events)
+from tasks import config, messages, records, supervisor  # noqa: F401 (records listens to Luigi's events)
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
@@ -40,5 +40,6 @@ if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parent.name == "luigi"
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         config.check_flags(sys.argv[1:])
+        supervisor.supervise()
     except SettingsError as error:
         config.refuse(error)

@@ -54,7 +54,9 @@ def refusal(verdict: dict[str, Any], place: object, *, scored: bool) -> ModelErr
     """Return the error that a refused model ends its run with; `scored` says that the last accepted one has scored."""
     model, last = verdict["model"][:12], (verdict["last_accepted_model"] or "")[:12]
     instead = f"the last accepted model {last} has scored instead" if scored else "nothing is published"
+    worst, more = verdict["failed"][-1], len(verdict["failed"]) - 1
+    others = f", and {more} more" if more else ""
     return ModelError(
-        f"model {model} is refused: {'; '.join(verdict['failed'])} ({verdict['compared']}); {instead}. See {place}; "
-        f"mend the catalog or the settings, or let it through: --gate-accept {model}"
+        f"model {model} is refused: {worst}{others} ({verdict['compared']}); {instead}. See {place}; mend the catalog "
+        f"or the settings, or let it through: --gate-accept {model}"
     )

@@ -158,6 +158,17 @@ def test_every_damaged_file_is_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("gone", ["a.txt", "manifest.json"])
+def test_a_directory_that_lost_a_file_counts_as_damaged_until_it_is_made_again(tmp_path, gone):
+    folder = publish(tmp_path)
+    (folder / gone).unlink()
+    artifacts.disown(folder)
+    assert artifacts.disowned(folder)
+    publish(tmp_path)
+    assert not artifacts.disowned(folder)
+    assert list(artifacts.damages(folder)) == []
+
+
 def test_every_bit_of_a_manifest_and_of_a_pointer_counts(tmp_path):
     folder, pointer = publish(tmp_path), tmp_path / "pointer.json"
     pointer.write_text(sealed({"date": "2026-11-23", "run": "r", "folder": "f", "model": "m", "plan": "p"}))

@@ -124,7 +124,12 @@ def _nothing() -> None:
 
 
 def luigi_command(
-    folder: Path, flags: tuple[str, ...], environment: dict[str, str], fault: Fault | None, limit: Limit | None
+    folder: Path,
+    flags: tuple[str, ...],
+    environment: dict[str, str],
+    fault: Fault | None,
+    limit: Limit | None,
+    plant: Callable[[], None] | None,
 ) -> None:
     """Do what the luigi command does in a directory, as the leader of a process group; ends with its exit code."""
     os.setsid()
@@ -136,13 +141,23 @@ def luigi_command(
         os.dup2(log, stream)
     if limit is not None:
         resource.setrlimit(*limit)
+    if plant is not None:
+        plant()
     if fault is not None:
         root, told = bytes(folder / "artifacts"), os.open("calls.txt", appended, 0o600)
         ctypes.CDLL(None).arm(root, fault.calls.encode(), fault.number, fault.action, told)
     multiprocessing.set_start_method("fork", force=True)  # Luigi's workers are forked, as by the command.
     sys.argv = ["luigi", "--module", "tasks", *flags]
+    from luigi import lock
     from luigi.cmdline import luigi_run
 
+    def tell() -> None:
+        Path(f"command-{os.getpid()}").write_text(" ".join(flags))
+
+    # By /proc all jobs of the server are one command.
+    tell()
+    os.register_at_fork(after_in_child=tell)
+    lock.getpcmd = lambda pid: Path(f"command-{pid}").read_text() if Path(f"/proc/{pid}").exists() else ""
     luigi_run(sys.argv[1:])
 
 
@@ -159,17 +174,29 @@ class Night(Project):
         """Return the calls that were told."""
         return (self.folder / "calls.txt").read_text().splitlines()
 
-    def begin(self, *flags: str, fault: Fault | None = None, limit: Limit | None = None) -> BaseProcess:
-        """Start the job, and return when it leads its own process group."""
-        process = start(luigi_command, self.folder, flags or TONIGHT, self.environment, fault, limit)
+    def begin(
+        self,
+        *flags: str,
+        fault: Fault | None = None,
+        limit: Limit | None = None,
+        plant: Callable[[], None] | None = None,
+    ) -> BaseProcess:
+        """Start the job, and return when it leads its own process group; `plant` is called in it before all else."""
+        process = start(luigi_command, self.folder, flags or TONIGHT, self.environment, fault, limit, plant)
         with suppress(ProcessLookupError):
             while process.is_alive() and os.getpgid(process.pid) != process.pid:
                 time.sleep(0.0005)
         return process
 
-    def code(self, *flags: str, fault: Fault | None = None, limit: Limit | None = None) -> int:
+    def code(
+        self,
+        *flags: str,
+        fault: Fault | None = None,
+        limit: Limit | None = None,
+        plant: Callable[[], None] | None = None,
+    ) -> int:
         """Run the job and return its exit code."""
-        process = self.begin(*flags, fault=fault, limit=limit)
+        process = self.begin(*flags, fault=fault, limit=limit, plant=plant)
         process.join(120)
         assert process.exitcode is not None, "the job hangs"
         return process.exitcode
@@ -179,7 +206,9 @@ class Night(Project):
 
     def copy(self, folder: Path) -> "Night":
         """Return a copy of the project, which has said nothing yet."""
-        shutil.copytree(self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("log.txt", "calls.txt"))
+        shutil.copytree(
+            self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("log.txt", "calls.txt", "command-*")
+        )
         return Night(folder, self.environment)
 
     def content(self) -> dict[str, str]:

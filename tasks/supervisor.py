@@ -1,0 +1,76 @@
+"""The luigi command in two processes: one works, the other waits for it and can still speak when a library aborts it.
+
+A library that is out of memory may end its process without a word, by SIGSEGV or SIGABRT, and so may the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import threading
+from typing import NoReturn
+
+from pipeline.errors import SettingsError
+
+EXIT_FAILED = 30
+MIN_ADDRESS_SPACE = 1 << 30  # bytes; below it the libraries cannot be imported, and OpenBLAS tries for ever
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def supervise() -> None:
+    """Go on in a child process; this one waits, and ends as the child did.
+
+    A signal that stops the command stops the child; a child whose parent is gone ends at once. Raises SettingsError
+    where the limit on the address space is too low for any run.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        raise SettingsError(
+            f"the limit on memory (ulimit -v) is {limit >> 20:,} MB, and the libraries alone need "
+            f"{MIN_ADDRESS_SPACE >> 20:,}; raise it"
+        )
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    watched, held = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(held)
+        threading.Thread(target=_end_with_other_end, args=(watched,), name="end with parent", daemon=True).start()
+        return
+    os.close(watched)
+    _wait(child)
+
+
+def _end_with_other_end(pipe: int) -> None:
+    """End this process when nobody holds the other end of the pipe any more."""
+    os.read(pipe, 1)
+    os._exit(1)
+
+
+def _wait(child: int) -> NoReturn:
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: os.kill(child, number))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if -code in STOPS:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    if code < 0:
+        print(aborted(-code), file=sys.stderr, flush=True)
+    os._exit(EXIT_FAILED if code < 0 else code)
+
+
+def aborted(number: int) -> str:
+    """Return what to say of a process that a signal has ended.
+
+    >>> aborted(9).partition(":")[0]
+    'the job was ended by SIGKILL'
+    """
+    return (
+        f"the job was ended by {signal.Signals(number).name}: most likely it was out of memory, and a library or the "
+        "kernel ended it. Nothing half done is published. Give it more memory, or lower [network] hidden, [features] "
+        "hash_width or the batch sizes, then run the same command again: it goes on from there"
+    )
