@@ -115,7 +115,15 @@ def warm_start(
             fresh.append(name)
     told = f", but {', '.join(fresh)} {'starts' if len(fresh) == 1 else 'start'} afresh" if fresh else ""
     progress.note(f"starts from {n_taken:,} of {parameters.count(network):,} weights of {model.fingerprint[:12]}{told}")
+    if gone := gone_classes(model.taxonomy, taxonomy):
+        progress.note(f"classes that the earlier model knew and this one does not: {', '.join(gone)}")
     return parameters.replace(network, weights)
+
+
+def gone_classes(before: Taxonomy, now: Taxonomy) -> list[str]:
+    """Return the classes of an earlier taxonomy that the new one lacks, as full paths, those of the top level first."""
+    levels = zip(before.classes, now.classes, strict=False)
+    return [" > ".join(path) for then, new in levels for path in then if path not in new]
 
 
 def moved(

@@ -40,7 +40,7 @@ def killed_at(rescored: Tonight, folder, number: int, action: int) -> int:
     return reader.n_reads
 
 
-@rounds(2, 10_000)
+@rounds(1, 10_000)
 def test_a_job_killed_before_or_after_any_call_is_made_good_by_the_next_run(faults, rescored, tmp_path, figure, n):
     told = rescored.yesterday.copy(tmp_path / "told")
     told.succeeds(*RESCORED, fault=Fault(ALL_CALLS))
@@ -125,7 +125,7 @@ def sync_failed(tonight: Tonight, folder, number: int) -> int:
     return code
 
 
-@rounds(2, 60)
+@rounds(1, 60)
 def test_a_sync_that_fails_ends_the_publication_and_is_not_tried_again(faults, tonight, tmp_path, figure, n):
     told = tonight.yesterday.copy(tmp_path / "told")
     told.succeeds(fault=Fault(ALL_CALLS))

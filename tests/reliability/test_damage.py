@@ -78,7 +78,7 @@ def verified_and_rebuilt(tonight: Tonight, folder: Path, path: Path, kind: str) 
     tonight.check(night)
 
 
-@rounds(2, 45)
+@rounds(1, 45)
 def test_what_verify_finds_is_made_anew_by_the_next_run(tonight, tmp_path, figure, n, capsys):
     latest = pointers.latest(tonight.undisturbed.root)
     identities = [path for path in published_files(tonight.undisturbed.root) if of_the_run(tonight, path, latest)]

@@ -52,7 +52,7 @@ def failed(tonight: Tonight, folder, call: str, number: int, code: int) -> tuple
     return ended, struck
 
 
-@rounds(2, 60)
+@rounds(1, 60)
 def test_a_call_that_the_disk_refuses_ends_the_job_clearly_or_does_no_harm(faults, tonight, tmp_path, figure, n):
     told = tonight.yesterday.copy(tmp_path / "told")
     assert told.code(fault=Fault("write rename fsync")) == 0
@@ -97,7 +97,7 @@ def on_a_small_disk(tonight: Tonight, folder: Path, *, free: int) -> Iterator[Ni
         subprocess.run(["umount", "-l", str(night.root)], check=True)
 
 
-@rounds(2, 20)
+@rounds(1, 20)
 def test_a_full_disk_ends_the_job_clearly_and_with_more_space_it_goes_on(tonight, tmp_path, figure, n):
     codes = []
     for at, pages in enumerate(np.geomspace(1, 1000, n).astype(int)):

@@ -34,7 +34,7 @@ def killed_in(tonight: Tonight, folder, stage: str, share: float) -> tuple[bool,
     return in_time, reader.n_reads
 
 
-@rounds(4, 200)
+@rounds(3, 200)
 def test_a_job_killed_at_any_moment_is_made_good_by_the_next_run(tonight, tmp_path, figure, n):
     rng = random.Random(7)
     moments = [(WINDOWS[number % len(WINDOWS)], rng.random()) for number in range(n)]

@@ -89,11 +89,12 @@ def test_nights_in_a_row_stay_whole_and_bounded_while_the_catalog_changes(server
         found.append(sizes(night))
         catalog.change(at)
     said = night.log.read_text()
-    warm = said.count("starts from")
+    warm, gone = said.count("starts from"), said.count("classes that the earlier model knew and this one does not")
+    assert gone
     most = max(files for files, _ in found[-3:])
     figure(
         f"10 nights: {n} in a row, each whole; files {found[min(3, n - 1)][0]} after the fourth night, {most} at the "
-        f"end, {found[-1][1] / 1e6:.1f} MB; {warm} warm starts told"
+        f"end, {found[-1][1] / 1e6:.1f} MB; {warm} warm starts, {gone} told of removed classes"
     )
     if n > 6:
         assert most < 1.5 * found[5][0]
