@@ -1,21 +1,23 @@
 """The figures of the suites, told at the end of the run, and the project that most of them disturb."""
 
 from collections.abc import Callable
+from functools import partial
 
 import nights
 import pytest
 
-_figures = pytest.StashKey[list[str]]()
-
 
 @pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def figure(record_property) -> Callable[[str], None]:
     """Say what was measured."""
-    return request.config.stash.setdefault(_figures, []).append
+    return partial(record_property, "figure")
 
 
-def pytest_terminal_summary(terminalreporter, config) -> None:
-    if figures := config.stash.get(_figures, []):
+def pytest_terminal_summary(terminalreporter) -> None:
+    # Properties come with the reports, from whatever process ran the test.
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    told = [facts for report in reports if getattr(report, "when", "") == "call" for facts in report.user_properties]
+    if figures := [text for name, text in told if name == "figure"]:
         terminalreporter.section("reliability")
         for line in figures:
             terminalreporter.line(line)
