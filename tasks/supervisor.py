@@ -16,6 +16,7 @@ from pipeline.errors import SettingsError
 
 EXIT_FAILED = 30
 MIN_ADDRESS_SPACE = 1 << 30  # bytes; below it the libraries cannot be imported, and OpenBLAS tries for ever
+EXIT_OF_THE_C_LIBRARY = 127  # where it finds no memory for a thread
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -58,19 +59,21 @@ def _wait(child: int) -> NoReturn:
     if -code in STOPS:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    if code < 0:
-        print(aborted(-code), file=sys.stderr, flush=True)
-    os._exit(EXIT_FAILED if code < 0 else code)
+    if code < 0 or code == EXIT_OF_THE_C_LIBRARY:
+        print(aborted(code), file=sys.stderr, flush=True)
+        os._exit(EXIT_FAILED)
+    os._exit(code)
 
 
-def aborted(number: int) -> str:
-    """Return what to say of a process that a signal has ended.
+def aborted(code: int) -> str:
+    """Return what to say of a process that ended with this code, negative for a signal.
 
-    >>> aborted(9).partition(":")[0]
+    >>> aborted(-9).partition(":")[0]
     'the job was ended by SIGKILL'
     """
+    by = signal.Signals(-code).name if code < 0 else "the C library"
     return (
-        f"the job was ended by {signal.Signals(number).name}: most likely it was out of memory, and a library or the "
+        f"the job was ended by {by}: most likely it was out of memory, and a library or the "
         "kernel ended it. Nothing half done is published. Give it more memory, or lower [network] hidden, [features] "
         "hash_width or the batch sizes, then run the same command again: it goes on from there"
     )
