@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import arrow
@@ -197,7 +198,8 @@ class HDF5Writer(_Writer):
         if pa.types.is_dictionary(array.type):
             return self._encode(array)
         if pa.types.is_string(array.type):
-            return np.array([_without_nul(text) for text in array.to_pylist()], dtype=object)
+            texts = pc.replace_substring(array, "\0", "\ufffd").to_pylist()
+            return np.array(["" if text is None else text for text in texts], dtype=object)
         return arrow.values(array)
 
     def _encode(self, array: pa.DictionaryArray) -> Array:

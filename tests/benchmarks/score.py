@@ -264,8 +264,12 @@ def run(
 
 
 def environment_of(n_threads: int = 1, kernels: str = "") -> dict[str, str]:
-    """Return the environment of a process with so many threads; OpenBLAS chooses its kernels where none are named."""
-    chosen = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    """Return the environment of a process with so many threads; OpenBLAS chooses its kernels where none are named.
+
+    Modules are compiled once, as everywhere: some containers have that switched off.
+    """
+    without = {"OPENBLAS_CORETYPE", "PYTHONDONTWRITEBYTECODE"}
+    chosen = {name: value for name, value in os.environ.items() if name not in without}
     chosen |= {f"{name}_NUM_THREADS": str(n_threads) for name in ("OMP", "OPENBLAS", "MKL")}
     chosen["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
     return chosen | ({"OPENBLAS_CORETYPE": kernels} if kernels else {})
