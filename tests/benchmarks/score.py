@@ -163,6 +163,10 @@ def job(folder: Path, *, quick: bool) -> list[bool]:
     """Measure the whole job with one core and with all, and fastText."""
     n_items, n_runs, cores = (100_000 if quick else 1_000_000), (1 if quick else 3), physical_cores()
     items, model = prepare(folder, n_items)
+    if find_spec("fasttext"):
+        from score_job import train_fasttext
+
+        train_fasttext(folder / "sample.parquet", folder / "fasttext.bin")
     runs: dict[str, list[dict[str, Any]]] = {"one core": [], "stages": [], "all cores": [], "fasttext": []}
     for _ in range(n_runs):
         runs["one core"].append(run("job", items, model, folder, cores[-1:]))
@@ -233,15 +237,13 @@ def profile(folder: Path, *, quick: bool) -> list[bool]:
 
 
 def prepare(folder: Path, n_items: int) -> tuple[Path, Path]:
-    """Return a catalog of so many items and the model; fastText's stands beside it."""
-    from score_job import train_fasttext, write_items, write_model
+    """Return a catalog of so many items and the model."""
+    from score_job import write_items, write_model
 
     items, model, sample = (folder / name for name in (f"items-{n_items}.parquet", "model.h5", "sample.parquet"))
     if not model.exists():
         write_items(sample, 200_000, seed=8)
         write_model(model, sample)
-        if find_spec("fasttext"):
-            train_fasttext(sample, folder / "fasttext.bin")
     if not items.exists():
         write_items(items, n_items)
     return items, model

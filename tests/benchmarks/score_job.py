@@ -128,10 +128,10 @@ def train_fasttext(items: Path, path: Path) -> None:
         for tags in pq.read_table(items)["tags"].to_pylist():
             file.write(f"__label__{rng.integers(CLASSES[-1])} {text_of(tags)}\n")
     options = {"dim": 64, "epoch": 1, "loss": "softmax", "minCount": 1, "thread": 1, "verbose": 0}
-    for _ in range(30):
+    for attempt in range(30):
         # fastText 0.9.3 fails every other time with "Encountered NaN", on the same file by the same settings.
         with suppress(RuntimeError):
-            fasttext.train_supervised(str(text), **options).save_model(str(path))
+            fasttext.train_supervised(str(text), lr=0.1 * 0.8**attempt, **options).save_model(str(path))
             return
     raise RuntimeError("fastText could not be trained")
 
