@@ -29,6 +29,11 @@ class ScoreCatalog(Stage):
     """Publish the scores, and point the date and, unless a later date is published, `latest` to them."""
 
     stage = "score"
+    _pointed = False  # whether this process has pointed the date to this run
+
+    def complete(self) -> bool:
+        """Return whether the results are published and pointed to: also where a run of other settings has since."""
+        return self._pointed or bool(super().complete())
 
     def requires(self) -> dict[str, Any]:
         """Return the plan, the leave to go on, the model, the verdict on a new one, and the clean items to score."""
@@ -83,6 +88,7 @@ class ScoreCatalog(Stage):
         artifacts.sweep(self.root)
         pointer = replace(self.pointer(), changes=publish_changes(self, self.pointer().plan))
         self.patiently(lambda: pointers.point(self.root, pointer))
+        self._pointed = True
         scored = self.cleaned("scored")
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored
         print(summary.closing(self.root, pointer, clean=clean, scored=scored, reason=self.identity.choice.reason))
