@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from pipeline.errors import ArtifactError
+from pipeline.leftovers import alive
 
 FILE = "ledger.sqlite"
 BUSY_SECONDS = 5.0
@@ -68,7 +69,7 @@ def write(root: Path, entry: Entry) -> None:
         ledger.execute(TABLE)
         ledger.execute(f"DELETE FROM stages WHERE {_WAS_RUNNING}", asdict(entry))
         running = ledger.execute("SELECT DISTINCT pid FROM stages WHERE result = 'running' AND host = ?", (entry.host,))
-        gone = [(pid, entry.host) for (pid,) in running.fetchall() if not _lives(pid)]
+        gone = [(pid, entry.host) for (pid,) in running.fetchall() if not alive(pid)]
         ledger.executemany(
             "UPDATE stages SET result = 'killed' WHERE pid = ? AND host = ? AND result = 'running'", gone
         )
@@ -98,17 +99,7 @@ def entries(root: Path, *, last: int = 1000) -> list[Entry]:
 
 
 def _is_lost(entry: Entry) -> bool:
-    return entry.result == RUNNING and entry.host == socket.gethostname() and not _lives(entry.pid)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
+    return entry.result == RUNNING and entry.host == socket.gethostname() and not alive(entry.pid)
 
 
 @contextmanager
