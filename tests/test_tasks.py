@@ -264,6 +264,26 @@ def test_two_runs_at_once_build_each_stage_once_and_both_succeed(project):
     assert list((project.root / "work").glob("*/build")) == []
 
 
+OVERTAKEN = """
+import dataclasses, datetime, luigi
+from pipeline import pointers
+from tasks.score import ScoreCatalog
+
+task = ScoreCatalog(date=datetime.date(2026, 11, 24))
+assert not task.complete()
+assert luigi.build([task], local_scheduler=True)
+(mine,) = [found for found in pointers.of_dates(task.root) if found.date == "2026-11-24"]
+pointers.point(task.root, dataclasses.replace(mine, run="0" * 64))
+assert task.complete()
+"""
+
+
+def test_a_run_stays_done_where_another_of_its_date_has_pointed_since(project):
+    command = [sys.executable, "-c", OVERTAKEN]
+    done = subprocess.run(command, cwd=project.folder, env=project.known_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("file", "flags", "stage"),
     [
