@@ -3,7 +3,8 @@
     <root>/<stage>/<fingerprint>/    results of a stage and manifest.json; written once, never changed
     <root>/published/<date>.json     which run is the result of a date
     <root>/published/latest.json     the newest of these; published/latest is a symbolic link to its directory,
-                                     published/latest_model.h5 one to the model that made it
+                                     published/latest_model.h5 one to the model that made it,
+                                     published/latest_report.html one to its report
     <root>/work/<fingerprint>/       what is not finished: the directory being built, a lock
     <root>/work/in-use-..., removed-...  what running processes need (pipeline/leases.py); what is on its way out
 

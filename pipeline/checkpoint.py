@@ -142,10 +142,13 @@ def _read(root: h5py.Group, facts: Mapping[str, Any], step: TrainingStep, fresh:
 
 
 def _epoch(row: Mapping[str, Any]) -> Epoch:
-    held_out = row["validation"]
-    if held_out is not None:
-        held_out = Evaluation(**{**held_out, "accuracy": tuple(held_out["accuracy"])})
-    return Epoch(**{**row, "validation": held_out})
+    return Epoch(**{**row, "validation": _evaluation(row["validation"]), "training": _evaluation(row["training"])})
+
+
+def _evaluation(found: Mapping[str, Any] | None) -> Evaluation | None:
+    if found is None:
+        return None
+    return Evaluation(**{**found, "accuracy": tuple(found["accuracy"]), "losses": tuple(found["losses"])})
 
 
 def _values(shared: Mapping[str, Variable]) -> Weights:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config_learning import NetworkSettings, TrainingSettings
-from pipeline.config_nights import GateSettings, MonitoringSettings
+from pipeline.config_nights import GateSettings, MonitoringSettings, ReportSettings
 from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Shares, Weights
 from pipeline.errors import SettingsError
 
@@ -295,6 +295,7 @@ class Settings(Section):
     export: ExportSettings = Field(default_factory=ExportSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
+    report: ReportSettings = Field(default_factory=ReportSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
 

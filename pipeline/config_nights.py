@@ -34,6 +34,14 @@ class GateSettings(Section):
     )
 
 
+class ReportSettings(Section):
+    """The page that a person looks at the next morning."""
+
+    enabled: bool = Field(True, description="false: the main job makes none; luigi --module tasks Report does")
+    examples: int = Field(50, ge=1, le=1000, description="items, tags or rows in a list of the page")
+    max_review: int = Field(1000, ge=1, le=100_000, description="most labelled items in labels_to_review.csv")
+
+
 class MonitoringSettings(Section):
     """Who hears of a night; no result depends on it."""
 

@@ -91,7 +91,7 @@ def evaluate(
     parts = [(_nothing(taxonomy), _nothing(taxonomy))]
     for logits, labels in forward(network, items):
         parts.append((outcome(logits, labels, plain, taxonomy), outcome(logits, labels, calibration.legal, taxonomy)))
-    before, after = (_joined([pair[side] for pair in parts]) for side in (0, 1))
+    before, after = (joined([pair[side] for pair in parts]) for side in (0, 1))
     return {
         "n_items": len(items),
         "levels": [
@@ -108,7 +108,7 @@ def member_figures(member: FeedbackNetwork, items: Source, taxonomy: Taxonomy) -
     """Return the accuracy of each level and of the path of one member by itself, without calibration."""
     plain = Calibration.none(len(taxonomy.levels)).legal
     parts = [outcome(logits, labels, plain, taxonomy) for logits, labels in forward(member, items)]
-    found = _joined([_nothing(taxonomy), *parts])
+    found = joined([_nothing(taxonomy), *parts])
     return {
         "levels": {
             name: metrics.accuracy(found.classes[:, k], found.labels[:, k]) for k, name in enumerate(taxonomy.levels)
@@ -171,6 +171,6 @@ def _nothing(taxonomy: Taxonomy) -> Outcome:
     return outcome(empty, labels, Calibration.none(len(taxonomy.levels)).legal, taxonomy)
 
 
-def _joined(parts: Sequence[Outcome]) -> Outcome:
+def joined(parts: Sequence[Outcome]) -> Outcome:
     """Return the outcomes of all chunks below each other."""
     return Outcome(*(np.concatenate([getattr(part, name) for part in parts]) for name in Outcome.__dataclass_fields__))

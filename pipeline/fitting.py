@@ -31,6 +31,8 @@ from pipeline.progress import SILENT, Progress
 from pipeline.schedule import rate_of
 from pipeline.taxonomy import Taxonomy
 
+SAMPLE = 2048  # training items by which every epoch is measured beside the validation part
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -120,6 +122,8 @@ def _run(
 ) -> Kept:
     """Return what is kept of all epochs."""
     loader = make_loader(training, step.blank.config, settings)
+    # Their order is that of a hash: the first are like all.
+    sample = training.read(0, min(SAMPLE, training.n_positions))
     kept = Kept(window=settings.averaged_epochs if settings.keep == "averaged" else 1, last=settings.keep == "last")
     if checkpoint is not None:
         kept = checkpoint.resume(step, kept, progress)
@@ -130,14 +134,16 @@ def _run(
         kept = kept.with_weights(parameters.flatten(step.network()))
         check_finite(kept.recent[-1], number, len(loader))
         candidate = kept.candidate
+        measured = parameters.fill(step.blank, candidate)
         held_out = None
         if validation is not None:
-            measured = parameters.fill(step.blank, candidate)
             held_out = evaluate(measured, validation, objective, taxonomy=taxonomy)
             if not math.isfinite(held_out.loss):
                 raise diverged(number, len(loader), f"validation loss {held_out.loss}")
+        learned = evaluate(measured, sample, objective, taxonomy=taxonomy) if len(sample) else None
         seconds = time.monotonic() - started
-        kept = kept.with_epoch(Epoch(number, ran.loss, held_out, ran.items_per_second, seconds, ran.waiting), candidate)
+        epoch = Epoch(number, ran.loss, held_out, ran.items_per_second, seconds, ran.waiting, learned)
+        kept = kept.with_epoch(epoch, candidate)
         if checkpoint is not None:
             checkpoint.save(step, kept)
         progress.update(number, settings.epochs, **facts_of(kept.history[-1]))

@@ -25,6 +25,7 @@ class Evaluation:
     loss: float
     accuracy: tuple[float, ...]  # a level: share of its known labels that are predicted
     path_accuracy: float  # share of the items labelled at every level of which every label is predicted
+    losses: tuple[float, ...] = ()  # a level, without its weight; empty for a loss of one's own
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Epoch:
     items_per_second: float  # in training steps
     seconds: float  # validation included
     waiting: float = 0.0  # share of the time of training steps in which the engine waited for a batch
+    training: Evaluation | None = None  # of the first items of the training part, as the validation part is measured
 
 
 def evaluate(network: Network, examples: Source, objective: Goal, *, taxonomy: Taxonomy | None = None) -> Evaluation:
@@ -57,7 +59,9 @@ def evaluate(network: Network, examples: Source, objective: Goal, *, taxonomy: T
         paths += int((part.labels >= 0).all(axis=1).sum())
         path_hits += int(right.all(axis=1).sum())
     accuracy = tuple(_share(hit, n) for hit, n in zip(hits, known, strict=True))
-    return Evaluation(float(objective.combine(totals)), accuracy, _share(path_hits, paths))
+    # A loss of one's own is not made of levels.
+    losses = tuple(_share(float(total), float(n)) for total, n in totals) if len(totals) == n_levels else ()
+    return Evaluation(float(objective.combine(totals)), accuracy, _share(path_hits, paths), losses)
 
 
 def predicted(logits: Sequence[Array], taxonomy: Taxonomy | None) -> Array:
@@ -104,21 +108,29 @@ def should_stop(history: Sequence[Epoch], *, patience: int) -> bool:
 def rows(history: Sequence[Epoch], levels: Sequence[str]) -> list[dict[str, Any]]:
     """Return the history as rows of history.csv: epoch, losses, accuracy per level and path, speed.
 
-    Values that do not exist (no validation part) are None.
+    `validation_` and `training_` stand before what is measured of these parts, of a level behind its name. Values that
+    do not exist (no validation part) are None.
     """
     table = []
     for epoch in history:
-        held_out = epoch.validation
         row: dict[str, Any] = {"epoch": epoch.number, "loss": epoch.loss}
-        row["validation_loss"] = None if held_out is None else held_out.loss
-        for level, name in enumerate(levels):
-            row[f"{name}_accuracy"] = None if held_out is None else held_out.accuracy[level]
-        row["path_accuracy"] = None if held_out is None else held_out.path_accuracy
+        for part, found in (("validation", epoch.validation), ("training", epoch.training)):
+            row |= {f"{part}_{name}": value for name, value in _measured(found, levels).items()}
         row["items_per_second"] = epoch.items_per_second
         row["waiting"] = epoch.waiting
         row["seconds"] = epoch.seconds
         table.append(row)
     return table
+
+
+def _measured(found: Evaluation | None, levels: Sequence[str]) -> dict[str, float | None]:
+    """Return what was measured of a part by its name, without that of the part."""
+    row: dict[str, float | None] = {"loss": None if found is None else found.loss}
+    for level, name in enumerate(levels):
+        row[f"{name}_loss"] = found.losses[level] if found is not None and found.losses else None
+        row[f"{name}_accuracy"] = None if found is None else found.accuracy[level]
+    row["path_accuracy"] = None if found is None else found.path_accuracy
+    return row
 
 
 def facts_of(epoch: Epoch) -> dict[str, object]:

@@ -16,7 +16,8 @@ part of a member: one more of them is trained alone (with cross_fit all are, as 
 The check for drift (tasks/drift.py) comes after `clean` and bears on nobody's result: its own fingerprint has the clean
 catalogs, its settings, and the last published run, which the plan has frozen. So does the gate (tasks/gate.py) after
 `export`: its fingerprint has the model, the clean items, its settings, and the last accepted model of the plan. What
-changed since the last published run (tasks/changes.py) comes after `score` and is named by the two runs.
+changed since the last published run (tasks/changes.py) comes after `score` and is named by the two runs; the report
+(tasks/report.py) comes last and is named by the run, its plan and its changes.
 
 What was invalidated (pipeline/invalidation.py) is made again under another fingerprint, and so is all that follows it.
 
@@ -46,11 +47,12 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "clean": 2,
     "drift": 1,
     "features": 2,
-    "train": 2,
+    "train": 3,
     "export": 3,
     "gate": 1,
     "score": 4,
     "changes": 1,
+    "report": 1,
 }
 
 # The sections that a stage's results depend on, beside its upstreams'.

@@ -88,7 +88,7 @@ def translated(classes: Indices, own: Taxonomy, today: Taxonomy) -> Indices:
 def predict(model: Model, items: pa.Table) -> Indices:
     """Return the classes of the best legal path of each clean item, (n, n_levels)."""
     with one_thread():
-        best = [probabilities(model, batch, PASS)[-1].argmax(axis=1) for batch in _batches(model, items)]
+        best = [probabilities(model, batch, PASS)[-1].argmax(axis=1) for batch in batches(model, items)]
     classes: Indices = model.taxonomy.paths[np.concatenate([np.zeros(0, np.int64), *best])]
     return classes
 
@@ -96,13 +96,14 @@ def predict(model: Model, items: pa.Table) -> Indices:
 def covered(model: Model, items: pa.Table) -> Flags:
     """Return which clean items have a tag that the model knows, (n,)."""
     found = [np.zeros(0, np.bool_)]
-    for batch in _batches(model, items):
+    for batch in batches(model, items):
         ids = model.transform.transform(batch).tag_index
         found.append((ids > 0).any(axis=1))
     return np.concatenate(found)
 
 
-def _batches(model: Model, items: pa.Table) -> Iterator[Any]:
+def batches(model: Model, items: pa.Table) -> Iterator[Any]:
+    """Yield clean items, a forward pass at a time, with tags as the model's training items had them."""
     for start in range(0, items.num_rows, PASS):
         batch = items.slice(start, PASS).combine_chunks().to_batches()[0]
         yield as_trained(model, batch, clean=False)

@@ -32,6 +32,7 @@ class Pointer:
     model: str  # fingerprint of the exported model that made them
     plan: str  # file of the plan that was followed, relative to the root
     changes: str | None = None  # directory of changes.parquet, relative to the root; None where there is none
+    report: str | None = None  # directory of report.html, relative to the root; None where there is none
 
 
 def read(path: Path) -> Pointer | None:
@@ -68,6 +69,19 @@ def point(root: Path, pointer: Pointer) -> None:
         newest, fixed = latest(root), pinned(root)
         _make_latest(root, fixed or (pointer if newest is None or newest.date <= pointer.date else newest))
         _write(root, of_date(root, pointer.date), pointer)
+
+
+def amend(root: Path, pointer: Pointer) -> None:
+    """Write what a pointer says of its run anew, wherever that run of that date is named; elsewhere nothing changes."""
+    with held(guard(root)):
+        published = root / "published"
+        for path in (published / "latest.json", published / "pinned.json", of_date(root, pointer.date)):
+            named = read(path)
+            if named is not None and (named.date, named.run) == (pointer.date, pointer.run):
+                _write(root, path, pointer)
+        newest = latest(root)
+        if newest is not None:
+            _link_latest(root, newest)
 
 
 def pinned(root: Path) -> Pointer | None:
@@ -118,11 +132,23 @@ def forget(root: Path, pointers: Sequence[Pointer]) -> None:
         remove(of_date(root, pointer.date))
 
 
+def links(pointer: Pointer) -> dict[str, str]:
+    """Return the links for people below published/ to the latest run, and what each leads to, relative to the root."""
+    found = {"latest": pointer.folder, "latest_model.h5": f"export/{pointer.model}/model.h5"}
+    return found | ({} if pointer.report is None else {"latest_report.html": f"{pointer.report}/report.html"})
+
+
 def _make_latest(root: Path, pointer: Pointer) -> None:
-    work, published = root / "work", root / "published"
-    _write(root, published / "latest.json", pointer)
-    _link(published / "latest", root / pointer.folder, work=work)
-    _link(published / "latest_model.h5", root / "export" / pointer.model / "model.h5", work=work)
+    _write(root, root / "published" / "latest.json", pointer)
+    _link_latest(root, pointer)
+
+
+def _link_latest(root: Path, pointer: Pointer) -> None:
+    wanted = links(pointer)
+    for name, target in wanted.items():
+        _link(root / "published" / name, root / target, work=root / "work")
+    if "latest_report.html" not in wanted:  # An older one would be taken for that of the latest run.
+        remove(root / "published" / "latest_report.html")
 
 
 def _write(root: Path, path: Path, pointer: Pointer) -> None:

@@ -1,12 +1,13 @@
-"""Progress of a stage: one live line on a terminal, one plain line a stage elsewhere (cron, a log file)."""
+"""Progress of a stage: one live bar on a terminal, one plain line a stage elsewhere (cron, a log file)."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class Progress:
@@ -23,56 +24,61 @@ SILENT = Progress()
 
 
 class LineProgress(Progress):
-    """Write progress of one stage to a text stream; redraws its line where the stream is a terminal."""
+    """Write progress of one stage to a text stream; where that is a terminal, as a bar that is drawn again."""
 
     def __init__(self, stage: str, stream: TextIO) -> None:
         self.stage = stage
         self.stream = stream
         self.live = stream.isatty()
         self.started = time.monotonic()
-        self.last_drawn = 0.0
-        self.first: tuple[float, float] | None = None  # when the first update came, and what was done then
         self.line = ""
+        self._bar: Any = None
 
     def update(self, done: float, total: int | None = None, **facts: object) -> None:
-        """Redraw the line, at most ten times a second; on a plain stream only remember it for the end.
+        """Redraw the bar, at most ten times a second; on a plain stream only remember the line for the end.
 
-        A live line also says how long the rest takes if it goes on as since the first update; training may end sooner.
+        A bar also says how long the rest takes if it goes on as since the first update; training may end sooner.
         """
         of = f"/{total:,}" if total else ""
         shown = "  ".join(f"{name.replace('_', ' ')} {_show(value)}" for name, value in facts.items())
         self.line = f"{int(done):,}{of}  {shown}".rstrip()
-        now = time.monotonic()
-        self.first = (now, done) if self.first is None else self.first
-        if self.live and now - self.last_drawn >= 0.1:
-            self.last_drawn = now
-            began, before = self.first
-            left = (now - began) * (total - done) / (done - before) if total and before < done < total else None
-            self._draw("" if left is None else f"  {duration(left)} left")
+        if not self.live:
+            return
+        shape = f"{self.stage:<13} {{bar:16}} " if total else f"{self.stage:<13} "
+        shape += self.line.replace("{", "{{").replace("}", "}}")
+        shape += "  {elapsed}, {remaining} left" if total else "  {elapsed}"
+        if self._bar is None:
+            self._bar = _new_bar(self.stream, done, total, shape)
+        self._bar.bar_format, self._bar.total = shape, total
+        self._bar.update(done - self._bar.n)
 
     def note(self, text: str) -> None:
         """Write the text on a line of its own."""
-        self.stream.write(f"{self._clear()}{self.stage:<13} {text}\n")
+        self.abandon()
+        self.stream.write(f"{self.stage:<13} {text}\n")
         self.stream.flush()
 
     def close(self) -> None:
         """Write the stage's last line, with its duration."""
         seconds = time.monotonic() - self.started
-        self.stream.write(f"{self._clear()}{self.stage:<13} {self.line or 'done'}  ({seconds:.1f} s)\n")
-        self.stream.flush()
+        self.note(f"{self.line or 'done'}  ({seconds:.1f} s)")
 
     def abandon(self) -> None:
-        """Clear the live line: what comes next is an error message."""
-        self.stream.write(self._clear())
+        """Take the bar away: what comes next is a line, or an error message."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
         self.stream.flush()
 
-    def _clear(self) -> str:
-        return "\r\033[K" if self.live else ""
 
-    def _draw(self, left: str) -> None:
-        seconds = time.monotonic() - self.started
-        self.stream.write(f"{self._clear()}{self.stage:<13} {self.line}  {seconds:.0f} s{left}")
-        self.stream.flush()
+def _new_bar(stream: TextIO, done: float, total: int | None, shape: str) -> Any:
+    """Return a bar of tqdm, without threads and semaphores of its own: a killed job would leave these."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())
+    options = {"dynamic_ncols": True, "leave": False, "mininterval": 0.1, "miniters": 0, "smoothing": 0}
+    return tqdm(initial=done, total=total, file=stream, position=0, bar_format=shape, **options)
 
 
 @contextmanager
@@ -85,17 +91,6 @@ def stage_progress(stage: str, stream: TextIO | None = None) -> Iterator[LinePro
         progress.abandon()
         raise
     progress.close()
-
-
-def duration(seconds: float) -> str:
-    """Return a time that is to come as a person says it.
-
-    >>> duration(4.2), duration(200), duration(9000)
-    ('4 s', '3 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _show(value: object) -> str:

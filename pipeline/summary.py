@@ -29,7 +29,9 @@ def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path, reason: 
     parts.append(accuracy_lines(_read(root / "export" / pointer.model, "evaluation.json")))
     parts.append(example_lines(summary["examples"]))
     made = manifest(root / "export" / pointer.model)["origin"]["date"]
-    parts.append([*place_lines(root, pointer, summary), f"               of {made}, {reason}"])
+    parts.append(
+        [*place_lines(root, pointer, summary), f"               of {made}, {reason}", *report_lines(root, pointer)]
+    )
     if (fixed := pinned(root)) is not None:
         stays = f"latest         stays at run {fixed.run[:12]} of {fixed.date}"
         parts.append([stays, "               until: python -m tasks rollback --release"])
@@ -119,6 +121,15 @@ def change_lines(root: Path, pointer: Pointer) -> list[str]:
         return []
     folder = root / pointer.changes
     return [line(_read(folder, COUNTS)), f"               {folder / FILE}"]
+
+
+def report_lines(root: Path, pointer: Pointer) -> list[str]:
+    """Return where a person finds the report; nothing where there is none."""
+    if pointer.report is None:
+        return []
+    newest = place(root, pointer).name == "latest"
+    page = root / "published" / "latest_report.html" if newest else root / pointer.report / "report.html"
+    return [f"report         {page}"]
 
 
 def _share(value: float | None) -> str:

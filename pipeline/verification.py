@@ -44,7 +44,7 @@ def damaged_pointers(root: Path) -> Iterator[str]:
 def _names_nothing(root: Path, path: Path, pointer: Pointer) -> Iterator[str]:
     if path.stem not in ("latest", "pinned") and path.stem != pointer.date:
         yield f"{path}: is the pointer of {pointer.date}; remove it and run the job again"
-    for place in (pointer.folder, f"export/{pointer.model}", pointer.plan, pointer.changes):
+    for place in (pointer.folder, f"export/{pointer.model}", pointer.plan, pointer.changes, pointer.report):
         if place is not None and not (root / place).exists():
             yield f"{path}: names {place}, which is not there; run the job of {pointer.date} again"
 
@@ -55,7 +55,7 @@ def _links(root: Path) -> Iterator[str]:
         latest = pointers.latest(root)
     except ArtifactError:
         return
-    wanted = {} if latest is None else {"latest": latest.folder, "latest_model.h5": f"export/{latest.model}/model.h5"}
+    wanted = {} if latest is None else pointers.links(latest)
     for name, target in wanted.items():
         link = root / "published" / name
         if link.is_symlink() and link.resolve() != (root / target).resolve():

@@ -16,6 +16,7 @@ from tasks.export import ExportModel
 from tasks.features import BuildFeatures
 from tasks.gate import CheckModel
 from tasks.plan import InputFile, PlanRun, PublishedModel
+from tasks.report import Report
 from tasks.score import ScoreCatalog
 from tasks.train import TrainModel
 
@@ -28,6 +29,7 @@ __all__ = [
     "InputFile",
     "PlanRun",
     "PublishedModel",
+    "Report",
     "ScoreCatalog",
     "TrainModel",
 ]

@@ -81,7 +81,7 @@ FLAGS = {
     "status": ("date", "json"),
     "explain": ("date", "against", "json"),
     "doctor": ("date", "json"),
-    "where": ("run", "date", "model"),
+    "where": ("run", "date", "model", "report"),
     "verify": ("run", "date", "json"),
     "invalidate": ("stage", "date"),
     "rollback": ("run", "release"),
@@ -99,6 +99,7 @@ OPTIONS = {
         "run_name", nargs="?", metavar="RUN", help="a date, or the first digits of a run's fingerprint"
     ),
     "model": lambda each: each.add_argument("--model", action="store_true", help="the model file that made it instead"),
+    "report": lambda each: each.add_argument("--report", action="store_true", help="the page that tells of it instead"),
     "stage": lambda each: each.add_argument("stage", choices=commands.STAGES, help="the stage that is made again"),
     "release": lambda each: each.add_argument(
         "--release", action="store_true", help="let `latest` name the newest date again"
@@ -106,7 +107,7 @@ OPTIONS = {
     "dry_run": lambda each: each.add_argument("--dry-run", action="store_true", help="only say what would be removed"),
 }
 
-OWN = {"--help", "--date", "--json", "--against", "--model", "--release", "--dry-run"}
+OWN = {"--help", "--date", "--json", "--against", "--model", "--report", "--release", "--dry-run"}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -89,15 +89,19 @@ def doctor(chosen: argparse.Namespace, flags: Flags) -> int:
 
 
 def where(chosen: argparse.Namespace, flags: Flags) -> int:
-    """Print the directory of a published run, or the model that made it."""
+    """Print the directory of a published run, or the model that made it, or its report."""
     with night.command_line(flags) as root:
         found = runs.find(root, _run_name(chosen))
-        place = root / "export" / found.model if chosen.model else root / found.folder
+        if chosen.report and found.report is None:
+            raise ArtifactError(
+                f"run {found.run[:12]} has no report; make it: luigi --module tasks Report --of {found.date}"
+            )
+        place = root / ((chosen.report and found.report) or (f"export/{found.model}" if chosen.model else found.folder))
         if not artifacts.exists(place):
             raise ArtifactError(
                 f"{place}: is gone or damaged; run luigi --module tasks ScoreCatalog --date {found.date}"
             )
-    print(place / "model.h5" if chosen.model else place)
+    print(place / "model.h5" if chosen.model else place / "report.html" if chosen.report else place)
     return 0
 
 

@@ -21,6 +21,7 @@ from tasks.drift import CheckDrift
 from tasks.export import ExportModel
 from tasks.gate import CheckModel, refusal
 from tasks.plan import PlanRun, PublishedModel
+from tasks.report import try_report
 from tasks.stage import Stage
 from tasks.targets import PointerTarget
 
@@ -87,6 +88,8 @@ class ScoreCatalog(Stage):
         )
         artifacts.sweep(self.root)
         pointer = replace(self.pointer(), changes=publish_changes(self, self.pointer().plan))
+        if self.settings.report.enabled:
+            pointer = replace(pointer, report=try_report(self, self.root, pointer, self.settings.report))
         self.patiently(lambda: pointers.point(self.root, pointer))
         self._pointed = True
         scored = self.cleaned("scored")

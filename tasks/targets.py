@@ -37,12 +37,18 @@ class PointerTarget(luigi.Target):
         self.run = run
 
     def exists(self) -> bool:
-        """Return whether the date's pointer names this run and `latest` some; a damaged one is written anew."""
+        """Return whether the date's pointer names this run and `latest` some; a damaged one is written anew.
+
+        What it names beside the run must be whole, too: changes and report are made with the run alone.
+        """
         try:
             pointer, latest = pointers.read(self.path), pointers.read(self.path.with_name("latest.json"))
         except ArtifactError:
             return False
-        return pointer is not None and pointer.run == self.run and latest is not None
+        if pointer is None or pointer.run != self.run or latest is None:
+            return False
+        beside = (place for place in (pointer.changes, pointer.report) if place is not None)
+        return all(artifacts.exists(self.path.parents[1] / place) for place in beside)
 
     def __str__(self) -> str:
         return f"{self.path} -> {self.run}"

@@ -22,6 +22,8 @@ hidden = 4
 compile_mode = fast_compile
 epochs = 1
 batch_size = 8
+[report]
+enabled = false
 [storage]
 tries = 1
 [core]

@@ -29,6 +29,7 @@ ENTRIES = {
     "score": "pipeline.score_catalog",
     "gate": "pipeline.gate",
     "changes": "pipeline.changes",
+    "report": "pipeline.report",
 }
 # Settings have their values in the fingerprints; the others carry results about and do not make them.
 WITHOUT_EFFECT = {

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import pointers
+
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r"^```([\w ]*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     return [text for named, text in fenced if named == language]
 
 
@@ -44,6 +46,27 @@ def test_the_commands_run_what_exists():
     assert "luigi --module tasks ScoreCatalog" in commands
     for file in re.findall(r"(?:tests|pipeline)/[\w/]+\.(?:py|cfg)", commands):
         assert (PROJECT / file).exists(), file
+
+
+def test_the_tutorial_leads_from_a_file_to_a_nightly_job(tmp_path):
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    known = {name: value for name, value in os.environ.items() if not name.startswith("LUIGI_")}
+    script = "set -e\n" + "".join(blocks("sh tutorial"))
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**known, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "number,name,keywords,shelf,board" in done.stdout
+    assert "BuildFeatures  runs: " in done.stdout  # of the changed label
+    assert re.search(r"another path, since |0 with another path", done.stdout)
+    assert done.stdout.splitlines()[-1].startswith("ScoreCatalog")  # of the script: there was nothing to do
+    report = pointers.latest(tmp_path / "my-catalog" / "artifacts").report
+    assert (tmp_path / "my-catalog" / "artifacts" / report / "report.html").is_file()
 
 
 def test_the_output_shown_names_the_stages_and_the_summary(main_job):

@@ -75,8 +75,12 @@ def test_history_has_a_row_an_epoch_and_a_column_a_level(tmp_path, features_fold
     with (trained(tmp_path, features_folder) / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert list(rows[0])[3:6] == ["genre_accuracy", "theme_accuracy", "path_accuracy"]
-    assert all(0 <= float(row["genre_accuracy"]) <= 1 for row in rows)
+    measured = ["loss", "genre_loss", "genre_accuracy", "theme_loss", "theme_accuracy", "path_accuracy"]
+    assert list(rows[0])[2:14] == [f"{part}_{name}" for part in ("validation", "training") for name in measured]
+    for epoch in rows:
+        assert all(0 <= float(epoch[f"{part}_genre_accuracy"]) <= 1 for part in ("validation", "training"))
+        levels = float(epoch["validation_genre_loss"]) + float(epoch["validation_theme_loss"])
+        assert float(epoch["validation_loss"]) == pytest.approx(levels, rel=1e-5)
 
 
 def test_the_probe_holds_what_the_engine_computes_and_numpy_agrees(tmp_path, features_folder):
@@ -112,7 +116,7 @@ def test_neither_the_size_of_a_shard_nor_that_of_memory_changes_a_weight(tmp_pat
     )
     weights = (first / "parameters.h5").read_bytes()
     assert weights == (second / "parameters.h5").read_bytes() == (third / "parameters.h5").read_bytes()
-    for name in ("validation_loss", "path_accuracy"):
+    for name in ("validation_loss", "validation_path_accuracy", "training_path_accuracy"):
         assert column(first, name) == column(second, name) == column(third, name)
     monkeypatch.setattr(batches, "WINDOW", 200)
     assert weights != (trained(tmp_path, tmp_path / "7", "held") / "parameters.h5").read_bytes()
@@ -129,7 +133,9 @@ def test_the_accuracies_of_history_are_those_of_legal_paths(tmp_path, features_f
     classes = predicted(network.logits(examples.inputs), ladder)
     whole = (examples.labels >= 0).all(axis=1)
     right = (classes == examples.labels).all(axis=1)
-    assert float(column(folder, "path_accuracy")[best - 1]) == pytest.approx(right.sum() / whole.sum(), abs=1e-6)
+    assert float(column(folder, "validation_path_accuracy")[best - 1]) == pytest.approx(
+        right.sum() / whole.sum(), abs=1e-6
+    )
     assert (ladder.parents[1][classes[:, 1]] == classes[:, 0]).all()
 
 
