@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 from itertools import pairwise
+from typing import ClassVar
 
+import luigi
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +21,7 @@ from pipeline import artifacts, pointers, runs
 from pipeline.config import Settings
 from pipeline.evaluation import Outcome
 from pipeline.judging import Right
-from pipeline.report import PAGE, REVIEW, charts, make_report, tags
+from pipeline.report import PAGE, REVIEW, charts, learning, make_report, tags
 from pipeline.report.contents import contents
 from pipeline.report.headline import change_of
 from pipeline.report.held_out import HeldOut, ask
@@ -28,6 +30,7 @@ from pipeline.report.review import review
 from pipeline.report.scored import Item, Scored, count, suspicion, tops
 from pipeline.report.sources import Run
 from tasks.__main__ import main as look_after
+from tasks.report import publish_report
 
 HORROR, WAR = ["Horror", "Zombies"], ["Drama", "War"]
 REPORT = Settings().report
@@ -253,6 +256,52 @@ def test_nothing_in_json_ends_the_element_that_it_stands_in():
     assert json.loads(text) == {"title": "</script><!--", "n": 1}
 
 
+# --- how the networks have learned
+
+
+def trained(root, name, *, seed, **facts):
+    """Publish what a member leaves of its training: two epochs, the first the better one."""
+
+    def write(folder):
+        rows = ["epoch,loss,validation_loss,validation_genre_accuracy,training_genre_accuracy,validation_path_accuracy"]
+        rows += ["1,3,2.5,0.5,0.75,0.25", "2,2,,0.25,1,0.5"]
+        (folder / "history.csv").write_text("\n".join(rows))
+        told = {"best_epoch": 1, "n_epochs": 2, "seconds": 4.5, "seed": seed, **facts}
+        (folder / "training.json").write_text(json.dumps(told))
+
+    artifacts.publish(root / name, write, work=root / "work" / name, facts={})
+    return root / name
+
+
+def run_of(*training):
+    """Return a run of which only the training is known."""
+    names = dict.fromkeys(Run.__dataclass_fields__)
+    return Run(**{**names, "training": training, "plan": {}})
+
+
+def test_curves_have_the_chosen_epoch_and_gaps_where_nothing_was_measured(tmp_path):
+    run = run_of(trained(tmp_path, "one", seed=1))
+    loss, accuracy = learning.curves(run, ("genre",))
+    assert {line["name"]: line["y"] for line in loss.figure["data"]} == {"all levels, validation": [2.5, None]}
+    assert {line["name"]: line["y"] for line in accuracy.figure["data"]} == {
+        "genre, training": [0.75, 1],
+        "genre, validation": [0.5, 0.25],
+        "path, validation": [0.25, 0.5],
+    }
+    assert accuracy.figure["layout"]["shapes"][0]["x0"] == 1
+    assert "the weights are those of epoch 1 of 2" in accuracy.says
+    assert learning.members(run) is None and learning.experts(run) == []
+
+
+def test_members_and_experts_are_told_where_there_are_any(tmp_path):
+    shares = {"expert_shares": [0.75, 0.25]}
+    run = run_of(trained(tmp_path, "one", seed=1, **shares), trained(tmp_path, "two", seed=2, **shares))
+    assert learning.members(run).rows[1] == ("2", 2, 1, 2.5, 0.25, 4.5)
+    first, second = learning.experts(run)
+    assert (first.title, second.title) == ("Experts of member 1", "Experts of member 2")
+    assert first.figure["data"][0]["x"] == [0.75, 0.25]
+
+
 # --- the page of a real job
 
 
@@ -359,6 +408,18 @@ def test_a_report_that_was_damaged_is_found_and_made_anew_by_the_next_run(nights
     assert look_after(["verify", *at]) == 0
     assert look_after(["where", "--report", *at]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(folder / PAGE)
+
+
+def test_the_scheduler_is_told_where_the_page_lies(nights):
+    class Heard(luigi.Task):
+        links: ClassVar[list[str]] = []
+
+        def set_tracking_url(self, link):
+            self.links.append(link)
+
+    task, pointer = Heard(), pointers.latest(nights.root)
+    assert publish_report(task, nights.root, pointer, REPORT) == pointer.report
+    assert task.links == [(nights.root / pointer.report / PAGE).as_uri()]
 
 
 def test_the_same_night_with_other_settings_of_the_report_is_the_same_run(nights, tmp_path):

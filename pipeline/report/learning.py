@@ -31,9 +31,7 @@ def curves(run: Run, levels: tuple[str, ...]) -> list[Chart]:
     facts, epochs = found[0]
     charts = []
     for kind, title, names in (("loss", "Loss", levels), ("accuracy", "Accuracy", (*levels, "path"))):
-        columns = (
-            {"all levels, training": "loss", "all levels, validation": "validation_loss"} if kind == "loss" else {}
-        )
+        columns = {f"all levels, {part}": f"{part}_loss" for part in ("training", "validation") if kind == "loss"}
         columns |= {f"{name}, {part}": f"{part}_{name}_{kind}" for name in names for part in ("training", "validation")}
         known = {name: [_number(row.get(column)) for row in epochs] for name, column in columns.items()}
         known = {name: values for name, values in known.items() if any(value is not None for value in values)}
