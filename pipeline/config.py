@@ -41,8 +41,8 @@ class CatalogSettings(Section):
 
     items: FilePath = Field(
         str(SAMPLE),
-        description="items: a path, a glob or a directory, {date} in it is the date of the run; "
-        ".csv .tsv .jsonl .json .parquet, texts also .gz .zst",
+        description="items: a path, a glob or a directory, here or by URL (s3://, gs://, hdfs://); {date} in it is the "
+        "date of the run; .csv .tsv .jsonl .json .parquet, texts also .gz .zst",
     )
     tags: FilePath = Field(
         "", description="a file of tags in the long form, a row per application; empty: tags stand in the items"

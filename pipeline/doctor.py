@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from pipeline import pointers
 from pipeline.artifacts import size_of
+from pipeline.downloads import here
 from pipeline.errors import ArtifactError
 from pipeline.identity import Identity
 from pipeline.reasons import fingerprints_of
 from pipeline.status import size
+from pipeline.urls import is_url
 from pipeline.verification import damaged_pointers, published
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
@@ -187,12 +189,13 @@ def check_inputs(identity: Identity) -> Iterator[Check]:
     for path, file in seen.items():
         named = f"see [{file.section}] {file.setting}"
         if file.digest is None:
-            what = "cannot be read" if Path(path).exists() else f"no such file, seen from {Path.cwd()}"
+            seen_from = "" if is_url(path) else f", seen from {Path.cwd()}"
+            what = "cannot be read" if Path(path).exists() else f"no such file{seen_from}"
             yield Check("input", "wrong", f"{path}: {what}", named)
-        elif not Path(path).stat().st_size:
+        elif not (n_bytes := Path(here(path)).stat().st_size):
             yield Check("input", "wrong", f"{path}: is empty", named)
         else:
-            yield Check("input", "ok", f"{path}: {size(Path(path).stat().st_size)}")
+            yield Check("input", "ok", f"{path}: {size(n_bytes)}")
 
 
 def check_published(root: Path) -> Iterator[Check]:

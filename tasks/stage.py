@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, invalidation, leases
+from pipeline import artifacts, downloads, invalidation, leases
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
@@ -24,6 +24,7 @@ from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
 from pipeline.progress import LineProgress, Progress
 from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
+from pipeline.urls import is_url
 from tasks import config, logs
 from tasks.reporting import reported_progress
 from tasks.retries import Result, patiently
@@ -246,7 +247,7 @@ def current_identity(date: datetime.date) -> Identity:
     root = Path(settings.storage.root)
     digests = artifacts.Digests(root / "digests.json")
     # Asked twice about a file, it must not have changed in between.
-    digest = cache(lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)
+    digest = cache(partial(_digest, digests))
     again = invalidation.invalidated(root)
     identity = identify(settings, digest, invalidated=again)
     engine = identity.settings.training.engine
@@ -266,6 +267,13 @@ def current_identity(date: datetime.date) -> Identity:
         with suppress(ArtifactError):
             artifacts.write_text(digests.memory, digests.as_json(), work=root / "work")
     return identity
+
+
+def _digest(digests: artifacts.Digests, path: str) -> str | None:
+    """Return the SHA-256 of an input file, None where there is none that may be read."""
+    if is_url(path):
+        return downloads.digest(path)
+    return digests.of(path) if artifacts.readable(Path(path)) else None
 
 
 def plan_name(date: datetime.date, identity: Identity) -> str:
