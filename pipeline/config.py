@@ -274,7 +274,15 @@ class ScoringSettings(Section):
 class StorageSettings(Section):
     """Where results lie."""
 
-    root: FilePath = Field("artifacts", min_length=1, description="directory of every stage's results")
+    root: FilePath = Field(
+        "artifacts",
+        min_length=1,
+        description="directory of every stage's results, or a URL in an object store (s3://, gs://, hdfs://)",
+    )
+    local: FilePath = Field(
+        "",
+        description="where root is a URL: the directory of its working copy; empty: below the user's cache directory",
+    )
     keep_runs: int = Field(
         30, ge=1, description="published runs that are kept: of the newest dates, and as many of those published last"
     )
@@ -282,6 +290,11 @@ class StorageSettings(Section):
         3, ge=1, description="tries of what may pass by itself, such as a full disk; what cannot is tried once"
     )
     retry_delay: float = Field(60, ge=0, description="seconds until the next try")
+    unfinished_hours: float = Field(
+        48,
+        gt=0,
+        description="where root is a URL: what a run has left unfinished is removed after so long; no run takes longer",
+    )
 
 
 class Settings(Section):

@@ -18,6 +18,7 @@ from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
 from pipeline.leases import guard
 from pipeline.locks import held
+from pipeline.remote import remote_of
 
 WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
@@ -64,10 +65,16 @@ def point(root: Path, pointer: Pointer) -> None:
 
     The date's own pointer comes last: as long as it is not there, the next run repeats all of this.
     """
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_pointers
+
+        return remote_pointers.point(remote, pointer)
     with held(guard(root)):
         newest, fixed = latest(root), pinned(root)
         _make_latest(root, fixed or (pointer if newest is None or newest.date <= pointer.date else newest))
         _write(root, of_date(root, pointer.date), pointer)
+    return None
 
 
 def pinned(root: Path) -> Pointer | None:
@@ -77,13 +84,24 @@ def pinned(root: Path) -> Pointer | None:
 
 def pin(root: Path, pointer: Pointer) -> None:
     """Make `latest` name this run, whatever is published from now on, until `release`."""
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_pointers
+
+        return remote_pointers.pin(remote, pointer)
     with held(guard(root)):
         _write(root, root / "published" / "pinned.json", pointer)
         _make_latest(root, pointer)
+    return None
 
 
 def release(root: Path) -> Pointer | None:
     """Let `latest` name the newest date again, and move on; return that date's pointer, None where there is none."""
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_pointers
+
+        return remote_pointers.release(remote)
     with held(guard(root)):
         dates = of_dates(root)
         if dates:
@@ -123,6 +141,18 @@ def _make_latest(root: Path, pointer: Pointer) -> None:
     _write(root, published / "latest.json", pointer)
     _link(published / "latest", root / pointer.folder, work=work)
     _link(published / "latest_model.h5", root / "export" / pointer.model / "model.h5", work=work)
+
+
+def link_latest(root: Path) -> None:
+    """Set the links of a working copy to what of the latest run is there; they are only for people."""
+    pointer, published, work = latest(root), root / "published", root / "work"
+    places = [] if pointer is None else [pointer.folder, f"export/{pointer.model}/model.h5"]
+    for name, place in zip(("latest", "latest_model.h5"), places, strict=False):
+        link, target = published / name, root / place
+        if not target.exists():
+            remove(link)
+        elif link.resolve() != target.resolve():
+            _link(link, target, work=work)
 
 
 def _write(root: Path, path: Path, pointer: Pointer) -> None:

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, pointers
+from pipeline import artifacts, mirror, pointers
 from pipeline.digests import fingerprint, sealed
 from pipeline.identity import STAGE_VERSIONS, significant
 from pipeline.locks import held
 from pipeline.refresh import read_plan
+from pipeline.remote import remote_of
 from pipeline.urls import is_url
 from tasks.stage import Dated, Stage, plan_name
 from tasks.targets import FileTarget, PlanTarget, UrlTarget
@@ -73,7 +74,16 @@ class PlanRun(Dated):
         work = self.root / "work"
         with held(work / "plan.lock"):
             if not self.output().agrees():
-                artifacts.write_text(self.output().path, sealed(self.content()), work=work)
+                self.keep(self.output().path, sealed(self.content()), work)
+
+    def keep(self, path: Path, text: str, work: Path) -> None:
+        """Write the plan down; where a store has one that another machine has written first, that one counts."""
+        remote = remote_of(self.root)
+        if remote is None:
+            artifacts.write_text(path, text, work=work)
+            return
+        mirror.keep_first(remote, path, text)
+        self.output().agrees()
 
     def content(self) -> dict[str, Any]:
         """Return what is frozen."""
