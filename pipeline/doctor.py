@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from typing import Any, Literal
 from pipeline import pointers
 from pipeline.artifacts import size_of
 from pipeline.downloads import here
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import Identity
 from pipeline.reasons import fingerprints_of
+from pipeline.remote import Remote, remote_of
 from pipeline.status import size
 from pipeline.urls import is_url
 from pipeline.verification import damaged_pointers, published
@@ -47,6 +49,8 @@ def examine(identity: Identity | None, *, engine: str, root: Path, mistake: str 
     if identity is None:
         return [*found, Check("settings", "wrong", mistake or "", "mend the settings that it names")]
     found.append(Check("settings", "ok", "all names and values are known"))
+    remote = remote_of(root)
+    found += [] if remote is None else [check_store(remote)]
     return [*found, *check_inputs(identity), *check_published(root)]
 
 
@@ -181,6 +185,21 @@ def check_root(root: Path) -> Check:
             "root", "wrong", f"{place}: cannot be written", "give write permission, or name another [storage] root"
         )
     return Check("root", "ok", f"{root.absolute()}: can be written")
+
+
+def check_store(remote: Remote) -> Check:
+    """Return whether objects can be written, read, listed and removed, and whether a condition on a write is heeded."""
+    key = f"probe/{secrets.token_hex(8)}.txt"
+    try:
+        heeded = remote.objects.write_if(key, b"1") and not remote.objects.write_if(key, b"2")
+        whole = key in remote.objects.list("probe")
+        remote.objects.remove([key])
+    except (ArtifactError, SettingsError) as error:
+        return Check("store", "wrong", str(error), "mend what it says, then ask again")
+    if heeded and whole:
+        return Check("store", "ok", f"{remote.objects.url}: can be written; of two writers one wins")
+    remedy = "let one machine at a time write there, or use a store with conditional writes (README)"
+    return Check("store", "note", f"{remote.objects.url}: lets two writers both believe that they were first", remedy)
 
 
 def check_inputs(identity: Identity) -> Iterator[Check]:

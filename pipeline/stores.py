@@ -10,13 +10,14 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipeline.errors import ArtifactError, SettingsError
 
 # Seconds, and tries of one request by the library itself; longer outages are [storage] tries and retry_delay.
 CONNECT_SECONDS, READ_SECONDS, TRIES = 10, 60, 3
+CLOSE_SECONDS = 5
 _S3 = {
     "connect_timeout": CONNECT_SECONDS,
     "read_timeout": READ_SECONDS,
@@ -154,13 +155,27 @@ def _event_loop() -> Any:
 
 def close() -> None:
     """Close what this process has opened: connections, event loop and its thread. They are opened again when needed."""
-    # fsspec's own finalizers close the connections while the loop still runs.
+    for loop, _ in _loop:
+        for opened in _opened.values():
+            _close_connections(opened, loop)
     _opened.clear()
     for loop, thread in _loop:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
     _loop.clear()
+
+
+def _close_connections(opened: Any, loop: Any) -> None:
+    """Close the connections of s3fs or gcsfs, which have no function for it that waits."""
+    import asyncio
+
+    client, session = getattr(opened, "_s3creator", None), getattr(opened, "_session", None)
+    with suppress(Exception):  # What cannot be closed ends with the process.
+        if client is not None:
+            asyncio.run_coroutine_threadsafe(client.__aexit__(None, None, None), loop).result(CLOSE_SECONDS)
+        elif session is not None:
+            asyncio.run_coroutine_threadsafe(session.close(), loop).result(CLOSE_SECONDS)
 
 
 os.register_at_fork(before=close)

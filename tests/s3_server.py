@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def serving(folder: Path) -> Iterator[S3]:
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-master.telemetry=false"]
     command += ["-volume.max=16", "-master.volumeSizeLimitMB=64", f"-s3.config={folder / 's3.json'}"]
     command += [f"-{name}={number}" for name, number in zip(PORTS, ports, strict=True)]
-    command += [f"-s3.port={port}", f"-s3.port.grpc={grpc}"]
+    command += [f"-s3.port={port}", f"-s3.port.grpc={grpc}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
     try:
@@ -78,7 +78,8 @@ def serving(folder: Path) -> Iterator[S3]:
         _wait(found, process, folder / "log.txt")
         yield found
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
