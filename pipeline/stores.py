@@ -74,15 +74,17 @@ def filesystem(url: str) -> Any:
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
-    """Turn what a library raises into an ArtifactError that says what to do; FileNotFoundError passes.
+def told(url: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn what a library raises into an ArtifactError that says what to do; `passing` passes.
 
     Of one that comes from a failure which may pass by itself the cause is an OSError that says so.
     """
     try:
         yield
-    except (ArtifactError, SettingsError, FileNotFoundError):
+    except (ArtifactError, SettingsError, *passing):
         raise
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{url}: there is no such bucket or object ({_words(error)}); make the bucket") from error
     except Exception as error:
         raise explained(url, error) from cause_of(error)
 

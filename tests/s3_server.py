@@ -71,6 +71,7 @@ def serving(folder: Path) -> Iterator[S3]:
     command += ["-volume.max=16", "-master.volumeSizeLimitMB=64", f"-s3.config={folder / 's3.json'}"]
     command += [f"-{name}={number}" for name, number in zip(PORTS, ports, strict=True)]
     command += [f"-s3.port={port}", f"-s3.port.grpc={grpc}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += ["-s3.autoCreateBucket=false"]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
     try:

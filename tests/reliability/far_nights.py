@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from nights import TONIGHT, Night
 from s3_server import S3, own_cache
 from small_job import DATE, SETTINGS, write_items
+from tcp_proxy import passing
 
 from pipeline.digests import unsealed
 
@@ -37,7 +39,10 @@ class FarNight(Night):
 
     def on(self, machine: str) -> "FarNight":
         """Return the same project on a machine that has no working copy yet."""
-        return FarNight(self.folder, self.environment, self.s3, self.prefix, machine).configured()
+        folder = self.folder / machine
+        folder.mkdir()
+        shutil.copy(self.folder / "items.csv", folder / "items.csv")
+        return FarNight(folder, self.environment, self.s3, self.prefix, machine).configured()
 
     def through(self, s3: S3) -> "FarNight":
         """Return the same project, whose jobs reach the server by another port."""
@@ -108,6 +113,7 @@ class FarTonight:
     yesterday: dict[str, bytes]
     expected: dict[str, str]
     seconds: float  # that the undisturbed job took
+    n_requests: int  # that it made
 
     @cached_property
     def runs(self) -> set[str]:
@@ -143,9 +149,11 @@ def make_far_tonight(folder: Path, s3: S3) -> FarTonight:
     night.succeeds("ScoreCatalog", "--date", DATE)
     yesterday = {key: data for key, data in night.stored().items() if not key.startswith("in-use/")}
     write_items(night.folder / "items.csv", first="living dead")
-    started = time.monotonic()
-    night.on("two").succeeds(*TONIGHT)
-    return FarTonight(folder, s3, yesterday, night.content(), time.monotonic() - started)
+    with passing(s3.port) as proxy:
+        started = time.monotonic()
+        night.on("two").through(s3.through(proxy.port)).succeeds(*TONIGHT)
+        seconds = time.monotonic() - started
+    return FarTonight(folder, s3, yesterday, night.content(), seconds, len(proxy.requests))
 
 
 class FarReader(threading.Thread):
