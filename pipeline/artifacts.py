@@ -8,9 +8,10 @@
     <root>/work/<fingerprint>/       what is not finished: the directory being built, a lock
     <root>/work/in-use-..., removed-...  what running processes need (pipeline/leases.py); what is on its way out
 
-Nothing else in the project renames, syncs or deletes. The order of a publication: files synced, their
-directories synced, manifest written and synced, one rename, parent synced. An fsync that fails is not
-tried again, as the kernel may have dropped the pages.
+Below the working copy of a root in an object store (pipeline/remote.py) a directory is published here and then there,
+and the store says what exists. Nothing else in the project renames, syncs or deletes. The order of a publication:
+files synced, their directories synced, manifest written and synced, one rename, parent synced. An fsync that fails is
+not tried again, as the kernel may have dropped the pages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,18 +32,26 @@ from pipeline.digests import Digests, fingerprint, sealed, sha256_of, unsealed
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.locks import held
 from pipeline.refusals import DISK, nothing_lost, refusal
+from pipeline.remote import remote_with
 
 __all__ = [
     "Digests",
+    "address",
+    "adopt",
+    "at_hand",
     "clear_work",
     "damages",
+    "damages_here",
     "disown",
     "disowned",
     "exists",
+    "exists_here",
     "fingerprint",
     "manifest",
+    "manifest_here",
     "origin_of",
     "publish",
+    "published_at",
     "readable",
     "remove",
     "replace_link",
@@ -80,13 +90,32 @@ def publish(
 
     Raises ArtifactError where the file system refuses, and lets the exceptions of `write` through.
     """
+    remote = remote_with(folder)
     with held(work / LOCK, waiting=waiting):
-        if not exists(folder):
-            _build(folder, write, work / "build", facts)
+        if not exists_here(folder):
+            _build(folder, write, work / "build", partial(_seal, facts))
+        if remote is not None:
+            from pipeline import remote_folders
+
+            remote_folders.publish(remote, folder)
         clear_work(work)
 
 
-def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapping[str, Any]) -> None:
+def adopt(
+    folder: Path, write: Callable[[Path], None], *, work: Path, content: Mapping[str, Any], locked: bool = False
+) -> None:
+    """Make `folder` hold what was published elsewhere with this manifest, and `write(directory)` brings, whole.
+
+    What stands there until now makes room. `locked` says that the caller has the lock of `work`. Raises ArtifactError
+    where a file is not what the manifest lists.
+    """
+    with nullcontext() if locked else held(work / LOCK):
+        _build(folder, write, work / "build", partial(_seal_as, folder, content))
+        if not locked:
+            clear_work(work)
+
+
+def _build(folder: Path, write: Callable[[Path], None], build: Path, seal: Callable[[Path, float], None]) -> None:
     started = time.monotonic()
     remove(build)
     try:
@@ -95,7 +124,7 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, facts: Mapp
         with _told(folder, only=DISK), nothing_lost():
             write(build)
         with _told(folder):
-            _seal(build, facts, seconds=time.monotonic() - started)
+            seal(build, time.monotonic() - started)
             _make(folder.parent)
             if folder.exists():  # It lost its manifest or a file; what is left must make room.
                 damaged = build.with_name("damaged")
@@ -131,8 +160,29 @@ def clear_work(work: Path) -> None:
         work.rmdir()
 
 
-def _seal(build: Path, facts: Mapping[str, Any], *, seconds: float) -> None:
+def _seal(facts: Mapping[str, Any], build: Path, seconds: float) -> None:
     """Sync all files, and write the manifest: sizes and digests of all of them, facts, versions, duration."""
+    files = _synced_files(build)
+    content = {"format": FORMAT, "files": files, **facts, "versions": versions(), "seconds": round(seconds, 3)}
+    _write_synced(build / MANIFEST, sealed(json.loads(json.dumps(content, default=str))))
+    _sync(build)
+
+
+def _seal_as(folder: Path, content: Mapping[str, Any], build: Path, _: float) -> None:
+    """Sync all files, and write a manifest that was written elsewhere, if it is theirs."""
+    files, wanted = _synced_files(build), content["files"]
+    for name in sorted({*files, *wanted}):
+        if files.get(name) != wanted.get(name):
+            raise ArtifactError(
+                f"{folder / name}: is not what its manifest lists; python -m tasks verify finds what is damaged where "
+                "it comes from, and the next run makes it again"
+            )
+    _write_synced(build / MANIFEST, sealed(content))
+    _sync(build)
+
+
+def _synced_files(build: Path) -> dict[str, Any]:
+    """Return size and digest of each file, once all are synced."""
     files = {}
     for directory, _, names in os.walk(build, topdown=False):
         for name in names:
@@ -140,13 +190,26 @@ def _seal(build: Path, facts: Mapping[str, Any], *, seconds: float) -> None:
             _sync(path)
             files[path.relative_to(build).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
         _sync(Path(directory))
-    content = {"format": FORMAT, "files": files, **facts, "versions": versions(), "seconds": round(seconds, 3)}
-    _write_synced(build / MANIFEST, sealed(json.loads(json.dumps(content, default=str))))
-    _sync(build)
+    return files
 
 
 def manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
-    """Return the manifest of a published directory; raises ArtifactError where there is none that can be read."""
+    """Return the manifest of a published directory; raises ArtifactError where there is none that can be read.
+
+    Where a directory of the store has not been brought here, it is that of the store.
+    """
+    remote = remote_with(folder)
+    if remote is not None and name == MANIFEST and not (folder / name).exists():
+        from pipeline import remote_folders
+
+        found = remote_folders.listed(remote, remote.place(folder))
+        if found is not None:
+            return found
+    return manifest_here(folder, name)
+
+
+def manifest_here(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
+    """Return the manifest of a directory of this machine; raises ArtifactError where there is none to be read."""
     try:
         content = unsealed((folder / name).read_text("utf-8"))
     except FileNotFoundError:
@@ -159,9 +222,53 @@ def manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
 
 
 def exists(folder: Path) -> bool:
-    """Return whether a directory was published there and every file still has its size."""
+    """Return whether a directory was published there and every file still has its size; of a store it says that."""
+    remote = remote_with(folder)
+    if remote is None:
+        return exists_here(folder)
+    from pipeline import remote_folders
+
+    return remote_folders.exists(remote, folder)
+
+
+def at_hand(folder: Path) -> Path:
+    """Return a published directory, brought here from the store that has it, where one does.
+
+    Raises ArtifactError where a file has been damaged there.
+    """
+    remote = remote_with(folder)
+    if remote is not None:
+        from pipeline import remote_folders
+
+        remote_folders.bring(remote, folder)
+    return folder
+
+
+def address(folder: Path) -> Path | str:
+    """Return where others find a published directory: its URL, where a store has it."""
+    remote = remote_with(folder)
+    if remote is None:
+        return folder
+    from pipeline import remote_folders
+
+    return remote_folders.address(remote, folder)
+
+
+def published_at(folder: Path) -> tuple[float, int]:
+    """Return when a directory was published, in seconds since 1970, and the bytes of its files."""
+    remote = remote_with(folder)
+    if remote is None:
+        return (folder / MANIFEST).stat().st_mtime, size_of(folder)
+    from pipeline import remote_folders
+
+    moment, n_bytes = remote_folders.published(remote, folder)
+    return moment.timestamp(), n_bytes
+
+
+def exists_here(folder: Path) -> bool:
+    """Return whether a directory is whole on this machine: a manifest, and every file with its size."""
     try:
-        files = manifest(folder)["files"]
+        files = manifest_here(folder)["files"]
         return all((folder / name).stat().st_size == file["size"] for name, file in files.items())
     except (ArtifactError, OSError, KeyError, TypeError):
         return False
@@ -169,10 +276,10 @@ def exists(folder: Path) -> bool:
 
 def verified(folder: Path, name: str) -> Path:
     """Return the path of a file of a published directory; raises ArtifactError if it is not as it was published."""
-    known = manifest(folder)["files"].get(name)
+    known = manifest_here(at_hand(folder))["files"].get(name)
     path = folder / name
     if known is None:
-        raise ArtifactError(f"{path}: is not in {MANIFEST}; files there: {', '.join(manifest(folder)['files'])}")
+        raise ArtifactError(f"{path}: is not in {MANIFEST}; files there: {', '.join(manifest_here(folder)['files'])}")
     try:
         digest = sha256_of(path)
     except OSError as error:
@@ -184,15 +291,25 @@ def verified(folder: Path, name: str) -> Path:
 
 def verify(folder: Path) -> Path:
     """Return the directory, all its files verified; raises ArtifactError for a changed, missing or extra one."""
-    for damage in damages(folder):
+    for damage in damages_here(at_hand(folder)):
         raise ArtifactError(damage)
     return folder
 
 
 def damages(folder: Path) -> Iterator[str]:
-    """Give a line for each changed, missing or extra file of a published directory: what it is, and the remedy."""
+    """Give a line for each changed, missing or extra file of a published directory, of a store where it lies in one."""
+    remote = remote_with(folder)
+    if remote is None:
+        return damages_here(folder)
+    from pipeline import remote_folders
+
+    return remote_folders.damages(remote, folder)
+
+
+def damages_here(folder: Path) -> Iterator[str]:
+    """Give a line for each changed, missing or extra file on this machine: what it is, and the remedy."""
     try:
-        names = set(manifest(folder)["files"])
+        names = set(manifest_here(folder)["files"])
     except ArtifactError as error:
         yield str(error)
         return
@@ -207,8 +324,13 @@ def damages(folder: Path) -> Iterator[str]:
 
 
 def disown(folder: Path) -> None:
-    """Let a damaged directory count as not published: its stage makes it again, and this one stands aside then."""
-    if (folder / MANIFEST).exists():
+    """Let a damaged directory count as not published: its stage makes it again, and this one stands aside then.
+
+    A copy of what a store has is removed: it is brought again.
+    """
+    if remote_with(folder) is not None:
+        remove(folder)
+    elif (folder / MANIFEST).exists():
         set_aside(folder / MANIFEST, folder / DISOWNED)
     elif folder.is_dir():  # It is the manifest that is missing.
         with _told(folder):

@@ -41,8 +41,8 @@ class CatalogSettings(Section):
 
     items: FilePath = Field(
         str(SAMPLE),
-        description="items: a path, a glob or a directory, {date} in it is the date of the run; "
-        ".csv .tsv .jsonl .json .parquet, texts also .gz .zst",
+        description="items: a path, a glob or a directory, here or by URL (s3://, gs://, hdfs://); {date} in it is the "
+        "date of the run; .csv .tsv .jsonl .json .parquet, texts also .gz .zst",
     )
     tags: FilePath = Field(
         "", description="a file of tags in the long form, a row per application; empty: tags stand in the items"
@@ -274,7 +274,15 @@ class ScoringSettings(Section):
 class StorageSettings(Section):
     """Where results lie."""
 
-    root: FilePath = Field("artifacts", min_length=1, description="directory of every stage's results")
+    root: FilePath = Field(
+        "artifacts",
+        min_length=1,
+        description="directory of every stage's results, or a URL in an object store (s3://, gs://, hdfs://)",
+    )
+    local: FilePath = Field(
+        "",
+        description="where root is a URL: the directory of its working copy; empty: below the user's cache directory",
+    )
     keep_runs: int = Field(
         30, ge=1, description="published runs that are kept: of the newest dates, and as many of those published last"
     )
@@ -282,6 +290,11 @@ class StorageSettings(Section):
         3, ge=1, description="tries of what may pass by itself, such as a full disk; what cannot is tried once"
     )
     retry_delay: float = Field(60, ge=0, description="seconds until the next try")
+    unfinished_hours: float = Field(
+        48,
+        gt=0,
+        description="where root is a URL: what a run has left unfinished is removed after so long; no run takes longer",
+    )
 
 
 class Settings(Section):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from pipeline.urls import without_file_scheme
+
 
 def split_names(value: object) -> object:
     """Turn `"genre, subgenre"` of a configuration file into a tuple; leave sequences alone.
@@ -34,7 +36,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(split_names)]
 Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_lengths)]
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_split_lengths)]
-FilePath = Annotated[str, AfterValidator(expanduser)]
+FilePath = Annotated[str, AfterValidator(without_file_scheme), AfterValidator(expanduser)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -63,6 +63,15 @@ def sha256_of(path: Path | str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_bytes(content: bytes) -> str:
+    """Return the SHA-256 of bytes.
+
+    >>> sha256_of_bytes(b"")[:12]
+    'e3b0c44298fc'
+    """
+    return hashlib.sha256(content).hexdigest()
+
+
 class Digests:
     """Digests of input files, remembered by path, size, times and inode in a JSON file.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,13 @@ from typing import Any, Literal
 
 from pipeline import pointers
 from pipeline.artifacts import size_of
-from pipeline.errors import ArtifactError
+from pipeline.downloads import here
+from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import Identity
 from pipeline.reasons import fingerprints_of
+from pipeline.remote import Remote, remote_of
 from pipeline.status import size
+from pipeline.urls import is_url
 from pipeline.verification import damaged_pointers, published
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
@@ -45,6 +49,8 @@ def examine(identity: Identity | None, *, engine: str, root: Path, mistake: str 
     if identity is None:
         return [*found, Check("settings", "wrong", mistake or "", "mend the settings that it names")]
     found.append(Check("settings", "ok", "all names and values are known"))
+    remote = remote_of(root)
+    found += [] if remote is None else [check_store(remote)]
     return [*found, *check_inputs(identity), *check_published(root)]
 
 
@@ -181,18 +187,34 @@ def check_root(root: Path) -> Check:
     return Check("root", "ok", f"{root.absolute()}: can be written")
 
 
+def check_store(remote: Remote) -> Check:
+    """Return whether objects can be written, read, listed and removed, and whether a condition on a write is heeded."""
+    key = f"probe/{secrets.token_hex(8)}.txt"
+    try:
+        heeded = remote.objects.write_if(key, b"1") and not remote.objects.write_if(key, b"2")
+        whole = key in remote.objects.list("probe")
+        remote.objects.remove([key])
+    except (ArtifactError, SettingsError) as error:
+        return Check("store", "wrong", str(error), "mend what it says, then ask again")
+    if heeded and whole:
+        return Check("store", "ok", f"{remote.objects.url}: can be written; of two writers one wins")
+    remedy = "let one machine at a time write there, or use a store with conditional writes (README)"
+    return Check("store", "note", f"{remote.objects.url}: lets two writers both believe that they were first", remedy)
+
+
 def check_inputs(identity: Identity) -> Iterator[Check]:
     """Give a check for each input file."""
     seen = {file.path: file for files in identity.inputs.values() for file in files}
     for path, file in seen.items():
         named = f"see [{file.section}] {file.setting}"
         if file.digest is None:
-            what = "cannot be read" if Path(path).exists() else f"no such file, seen from {Path.cwd()}"
+            seen_from = "" if is_url(path) else f", seen from {Path.cwd()}"
+            what = "cannot be read" if Path(path).exists() else f"no such file{seen_from}"
             yield Check("input", "wrong", f"{path}: {what}", named)
-        elif not Path(path).stat().st_size:
+        elif not (n_bytes := Path(here(path)).stat().st_size):
             yield Check("input", "wrong", f"{path}: is empty", named)
         else:
-            yield Check("input", "ok", f"{path}: {size(Path(path).stat().st_size)}")
+            yield Check("input", "ok", f"{path}: {size(n_bytes)}")
 
 
 def check_published(root: Path) -> Iterator[Check]:

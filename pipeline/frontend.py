@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.config import Settings, make_settings
 from pipeline.config_learning import NetworkSettings
 from pipeline.digests import sha256_of
+from pipeline.downloads import here
 from pipeline.errors import CatalogError, SettingsError
 from pipeline.examples import Examples
 from pipeline.inputs import LAST, input_paths
@@ -75,7 +76,7 @@ def _named_start(settings: Settings) -> Model | None:
     path = settings.training.warm_start
     if path == LAST:
         raise SettingsError(f"[training] warm_start = {LAST}: here no model is published; give it as start=model")
-    return load_model(path) if path else None
+    return load_model(here(path)) if path else None
 
 
 def _run_stages(
@@ -96,7 +97,7 @@ def _run_stages(
     cleaned, features, exported = (folder / stage for stage in ("clean", "features", "export"))
     for stage in (cleaned, features, *members, exported):
         stage.mkdir()
-    expected = {file.path: sha256_of(Path(file.path)) for file in input_paths(settings, role="training")}
+    expected = {file.path: sha256_of(here(file.path)) for file in input_paths(settings, role="training")}
     clean(settings, cleaned, expected=expected, role="training")
     _tell_rejects(cleaned, progress)
     build(settings, cleaned, features)

@@ -2,7 +2,8 @@
 
 And the model file that training starts from, where one is named.
 
-A path may be a file, a glob or a directory, and may hold `{date}`, which the task replaces by the date of the run.
+A path may be a file, a glob or a directory, also as a URL of an object store, and may hold `{date}`, which the task
+replaces by the date of the run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal
 
 from pipeline.config import Settings
 from pipeline.errors import SettingsError
+from pipeline.urls import is_url
 
 COMPRESSIONS = (".gz", ".zst")
 Role = Literal["training", "scoring", "start"]
@@ -78,12 +80,17 @@ def expand(pattern: str) -> tuple[str, ...]:
     """
     if not pattern:
         return ()
+    if is_url(pattern):
+        from pipeline.downloads import expanded
+
+        return expanded(pattern, is_table=is_table) or (pattern,)
     try:
         is_folder, there = Path(pattern).is_dir(), Path(pattern).exists()
     except (OSError, ValueError):  # too long, or with a NUL
         return (pattern,)
     if is_folder:
-        return tuple(sorted(str(path) for path in Path(pattern).iterdir() if _is_table(path))) or (pattern,)
+        inside = (path for path in Path(pattern).iterdir() if is_table(path.name) and path.is_file())
+        return tuple(sorted(map(str, inside))) or (pattern,)
     if there or not has_magic(pattern):
         return (pattern,)
     return tuple(sorted(glob(pattern))) or (pattern,)  # noqa: PTH207 (Path.glob wants a folder and a relative pattern)
@@ -115,5 +122,10 @@ def with_date(settings: Settings, date: datetime.date) -> Settings:
     return settings.model_copy(update=changed)
 
 
-def _is_table(path: Path) -> bool:
-    return extensions(path.name)[0] in TABLES and path.name[0] not in "._" and path.is_file()
+def is_table(name: str) -> bool:
+    """Return whether a file of that name in a directory is one to read.
+
+    >>> is_table("films.csv.gz"), is_table("_SUCCESS"), is_table(".films.csv")
+    (True, False, False)
+    """
+    return extensions(name)[0] in TABLES and name[0] not in "._"

@@ -19,6 +19,7 @@ from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
 from pipeline.leases import guard
 from pipeline.locks import held
+from pipeline.remote import remote_of
 
 
 def invalidated(root: Path) -> dict[str, dict[str, str]]:
@@ -34,10 +35,16 @@ def invalidated(root: Path) -> dict[str, dict[str, str]]:
 
 def invalidate(root: Path, stages: Mapping[str, str]) -> None:
     """Remember that the results of these stages, fingerprint by name, are to be made again."""
+    remote = remote_of(root)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    if remote is not None:
+        from pipeline import mirror
+
+        return mirror.invalidate(remote, {value: {"stage": name, "at": now} for name, value in stages.items()})
     with held(guard(root)):
         known = invalidated(root) | {value: {"stage": name, "at": now} for name, value in stages.items()}
         write_text(_file(root), sealed(known), work=root / "work")
+    return None
 
 
 def rests_on(root: Path, model: str, fingerprints: Container[str]) -> bool:

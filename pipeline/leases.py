@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline.artifacts import remove
 from pipeline.errors import ArtifactError
 from pipeline.locks import held, take
+from pipeline.remote import remote_of
 
 PREFIX = "in-use-"
 _own: dict[tuple[int, Path], tuple[int, set[str]]] = {}  # by process and file: descriptor and fingerprints
@@ -31,6 +32,12 @@ def hold(root: Path, fingerprints: Iterable[str]) -> None:
 
     It waits while retention decides: what is looked for afterwards is kept, or gone already.
     """
+    fingerprints = set(fingerprints)
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_leases
+
+        remote_leases.hold(remote, fingerprints)
     path = _file(root)
     with held(guard(root)):
         known = _own.get((os.getpid(), path))

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import footer
+from pipeline.downloads import here
 from pipeline.errors import CatalogError
 from pipeline.figures import as_cells
 from pipeline.readers import Broken, Rows, Wanted, make_table, one_array
@@ -65,9 +66,10 @@ class Source:
         return cls(path, tuple(sorted(found)), _batch_rows(chunks))
 
     def open(self, file: Any) -> Any:
-        """Return the Parquet file that lies in an open one, or has a path."""
+        """Return the Parquet file that lies in an open one, or has a path or URL."""
         import pyarrow.parquet as pq
 
+        file = here(file) if isinstance(file, str) else file
         return pq.ParquetFile(file, read_dictionary=list(self.dictionaries), page_checksum_verification=True)
 
     def columns(self, parquet: Any, wanted: Wanted) -> list[str]:
@@ -117,7 +119,7 @@ class _Chunk:
 
 def _chunks(path: str) -> list[_Chunk]:
     """Return the column chunks of a file; raises CatalogError where its footer is damaged."""
-    command = [sys.executable, "-P", footer.__file__, path]
+    command = [sys.executable, "-P", footer.__file__, here(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         told = done.stderr.strip().splitlines() or [f"its reader ended with {done.returncode}"]

@@ -18,7 +18,9 @@ from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
 from pipeline.leases import guard
 from pipeline.locks import held
+from pipeline.remote import remote_of
 
+LINKS = ("latest", "latest_model.h5", "latest_report.html")  # below published/, for people
 WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -65,14 +67,25 @@ def point(root: Path, pointer: Pointer) -> None:
 
     The date's own pointer comes last: as long as it is not there, the next run repeats all of this.
     """
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_pointers
+
+        return remote_pointers.point(remote, pointer)
     with held(guard(root)):
         newest, fixed = latest(root), pinned(root)
         _make_latest(root, fixed or (pointer if newest is None or newest.date <= pointer.date else newest))
         _write(root, of_date(root, pointer.date), pointer)
+    return None
 
 
 def amend(root: Path, pointer: Pointer) -> None:
     """Write what a pointer says of its run anew, wherever that run of that date is named; elsewhere nothing changes."""
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_pointers
+
+        return remote_pointers.amend(remote, pointer)
     with held(guard(root)):
         published = root / "published"
         for path in (published / "latest.json", published / "pinned.json", of_date(root, pointer.date)):
@@ -82,6 +95,7 @@ def amend(root: Path, pointer: Pointer) -> None:
         newest = latest(root)
         if newest is not None:
             _link_latest(root, newest)
+    return None
 
 
 def pinned(root: Path) -> Pointer | None:
@@ -91,13 +105,24 @@ def pinned(root: Path) -> Pointer | None:
 
 def pin(root: Path, pointer: Pointer) -> None:
     """Make `latest` name this run, whatever is published from now on, until `release`."""
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_pointers
+
+        return remote_pointers.pin(remote, pointer)
     with held(guard(root)):
         _write(root, root / "published" / "pinned.json", pointer)
         _make_latest(root, pointer)
+    return None
 
 
 def release(root: Path) -> Pointer | None:
     """Let `latest` name the newest date again, and move on; return that date's pointer, None where there is none."""
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline import remote_pointers
+
+        return remote_pointers.release(remote)
     with held(guard(root)):
         dates = of_dates(root)
         if dates:
@@ -147,8 +172,21 @@ def _link_latest(root: Path, pointer: Pointer) -> None:
     wanted = links(pointer)
     for name, target in wanted.items():
         _link(root / "published" / name, root / target, work=root / "work")
-    if "latest_report.html" not in wanted:  # An older one would be taken for that of the latest run.
-        remove(root / "published" / "latest_report.html")
+    for name in LINKS:
+        if name not in wanted:  # An older one would be taken for that of the latest run.
+            remove(root / "published" / name)
+
+
+def link_latest(root: Path) -> None:
+    """Set the links of a working copy to what of the latest run is there; they are only for people."""
+    pointer, published = latest(root), root / "published"
+    wanted = {} if pointer is None else links(pointer)
+    for name in LINKS:
+        link, target = published / name, root / wanted.get(name, "")
+        if name not in wanted or not target.exists():
+            remove(link)
+        elif link.resolve() != target.resolve():
+            _link(link, target, work=root / "work")
 
 
 def _write(root: Path, path: Path, pointer: Pointer) -> None:

@@ -21,6 +21,7 @@ from pipeline.identity import STAGE_VERSIONS
 from pipeline.leftovers import FINGERPRINT, REMOVED, leftovers
 from pipeline.locks import held
 from pipeline.pointers import Pointer
+from pipeline.remote import remote_of
 from pipeline.status import size
 
 # The stages that results are made from; others are checks between them.
@@ -58,9 +59,16 @@ def clean(root: Path, *, keep_runs: int, dry_run: bool = False) -> list[Removed]
     """
     if not root.is_dir():
         return []
+    removed = []
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline.remote_retention import clean as clean_remote
+
+        removed = clean_remote(remote, keep_runs=keep_runs, dry_run=dry_run)
     work = root / "work"
     with held(work / "clean.lock"):  # Two that remove the same would stumble over each other.
-        return _clean(root, work, keep_runs, dry_run=dry_run)
+        here = _clean(root, work, keep_runs, dry_run=dry_run)
+    return here if remote is None else removed  # A copy that goes frees nothing that anybody would miss.
 
 
 def _clean(root: Path, work: Path, keep_runs: int, *, dry_run: bool) -> list[Removed]:
@@ -70,7 +78,8 @@ def _clean(root: Path, work: Path, keep_runs: int, *, dry_run: bool) -> list[Rem
         paths = [*_directories(root, kept), *_old_plans(root, found)]
         removed = [Removed(path.relative_to(root).as_posix(), artifacts.size_of(path)) for path in paths]
         if not dry_run:
-            pointers.forget(root, found.old)  # First: no pointer ever names what is not there.
+            if remote_of(root) is None:
+                pointers.forget(root, found.old)  # First: no pointer ever names what is not there.
             for path in paths:
                 artifacts.set_aside(path, work / f"{REMOVED}{path.parent.name}-{path.name}")
     with leftovers(work, kept) as left:
@@ -103,13 +112,8 @@ def _plans(root: Path, keep_runs: int) -> Plans:
     dates = pointers.of_dates(root)
     by_time = sorted(dates, key=lambda one: pointers.of_date(root, one.date).stat().st_mtime_ns, reverse=True)
     named = [found for found in (pointers.latest(root), pointers.pinned(root)) if found is not None]
-    runs = {found.run for found in named} | _first(reversed(dates), keep_runs) | _first(by_time, keep_runs)
-    plans = []
-    for path in sorted((root / "plan").glob("*.json")):
-        try:
-            plans.append((path, unsealed(path.read_text("utf-8"))))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: is not a plan ({error}); remove it") from None
+    runs = {found.run for found in named} | first_runs(reversed(dates), keep_runs) | first_runs(by_time, keep_runs)
+    plans = read_plans(root)
     running = frozenset(leases.needed(root))
     runs |= running  # A date that is being run again has its pointer as long.
     kept = [pointer for pointer in dates if pointer.run in runs]
@@ -117,19 +121,36 @@ def _plans(root: Path, keep_runs: int) -> Plans:
     return Plans((*kept, *named), tuple(old), tuple(plans), running)
 
 
-def _first(dates: Iterable[Pointer], n: int) -> set[str]:
+def read_plans(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return all plans; raises ArtifactError for a damaged one."""
+    plans = []
+    for path in sorted((root / "plan").glob("*.json")):
+        try:
+            plans.append((path, unsealed(path.read_text("utf-8"))))
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path}: is not a plan ({error}); remove it") from None
+    return plans
+
+
+def first_runs(dates: Iterable[Pointer], n: int) -> set[str]:
     """Return the first n runs, each counted once."""
     return set(list(dict.fromkeys(pointer.run for pointer in dates))[:n])
 
 
-def _reached(root: Path, found: Plans) -> set[str]:
-    """Return the fingerprints of all that is kept: of runs and plans, and of what their directories were made from."""
+def needed_by(root: Path, found: Plans) -> set[str]:
+    """Return the fingerprints that running processes, pointers and plans name."""
     kept = set(found.running)
     for pointer in found.kept:
         kept |= {pointer.run, pointer.model}
     for path, plan in found.plans:
         if found.stays(path.relative_to(root).as_posix(), plan):
             kept |= set(plan["stages"].values())
+    return kept
+
+
+def _reached(root: Path, found: Plans) -> set[str]:
+    """Return the fingerprints of all that is kept: of runs and plans, and of what their directories were made from."""
+    kept = needed_by(root, found)
     left = list(kept)
     while left:
         name = left.pop()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline import pointers
-from pipeline.artifacts import MANIFEST, exists
+from pipeline.artifacts import exists, published_at
 from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError
 from pipeline.pointers import Pointer
@@ -36,7 +36,7 @@ def standing(root: Path) -> list[Pointer]:
     known = {(pointer.date, pointer.run): pointer for pointer in _planned(root)}
     known |= {(pointer.date, pointer.run): pointer for pointer in pointers.of_dates(root)}
     there = [pointer for pointer in known.values() if exists(root / pointer.folder)]
-    return sorted(there, key=lambda pointer: (pointer.date, (root / pointer.folder / MANIFEST).stat().st_mtime_ns))
+    return sorted(there, key=lambda pointer: (pointer.date, published_at(root / pointer.folder)))
 
 
 def before_latest(root: Path) -> Pointer:

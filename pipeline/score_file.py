@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import artifacts
 from pipeline.cleaning import clean
 from pipeline.config import Settings, make_settings
+from pipeline.downloads import here
 from pipeline.errors import CatalogError, PipelineError, SettingsError
 from pipeline.formats import PATHS
 from pipeline.identity import significant
@@ -33,7 +34,7 @@ def score_file(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Score the items of a file (or a glob, or a directory) into the new directory `out`.
+    """Score the items of a file (or a glob, a directory, a URL of one) into the new directory `out`.
 
     It holds what stage 5 publishes: scores.parquet/, scores.h5, rejects.parquet, a manifest, and summary.json, which
     is returned.
@@ -46,7 +47,7 @@ def score_file(
     if out.exists():
         raise SettingsError(f"{out}: exists; name a directory that does not")
     chosen, lists = load_rules(model, settings_for(file, model, settings or {}))
-    expected = {named.path: _digest(Path(named.path)) for named in input_paths(chosen, role="scoring")}
+    expected = {named.path: _digest(Path(here(named.path))) for named in input_paths(chosen, role="scoring")}
     facts = {"inputs": expected, "model": _digest(model), "settings": significant(chosen, "score")}
 
     def write(folder: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.artifacts import MANIFEST, exists, manifest, size_of
+from pipeline.artifacts import address, exists, manifest, published_at
 from pipeline.ledger import FAILED, KILLED, Entry
 from pipeline.locks import holder
 
@@ -36,9 +36,10 @@ def state_of(stage: str, folder: Path, *, work: Path, failure: str | None = None
     if not exists(folder):
         state: State = "running" if process is not None else "damaged" if folder.exists() else "missing"
         return StageState(stage, state, folder.name, str(folder), process=process, failure=failure)
-    published = datetime.datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).astimezone()
+    moment, n_bytes = published_at(folder)
+    published = datetime.datetime.fromtimestamp(moment).astimezone()
     seconds = manifest(folder)["seconds"]
-    return StageState(stage, "complete", folder.name, str(folder), published, seconds, size_of(folder), process)
+    return StageState(stage, "complete", folder.name, str(address(folder)), published, seconds, n_bytes, process)
 
 
 def table(states: Sequence[StageState], *, now: datetime.datetime) -> list[str]:

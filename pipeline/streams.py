@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.downloads import here
 from pipeline.errors import CatalogError
 from pipeline.inputs import extensions
 
@@ -52,9 +53,9 @@ def unmark(text: str) -> str:
 
 
 def open_file(path: str) -> io.BufferedReader:
-    """Return the open file; raises CatalogError where there is none to read."""
+    """Return the open file, of a URL its copy; raises CatalogError where there is none to read."""
     try:
-        return Path(path).open("rb")
+        return Path(here(path)).open("rb")
     except OSError as error:
         raise CatalogError(f"{path}: {error.strerror or error}; see [catalog] and [scoring]") from None
     except ValueError as error:  # a NUL

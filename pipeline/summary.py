@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import exists, manifest, verified
+from pipeline.artifacts import address, exists, manifest, verified
 from pipeline.changes import COUNTS, FILE, line
 from pipeline.pointers import Pointer, latest, pinned
+from pipeline.remote import remote_of
 
 RULE = "─" * 78
 
@@ -43,8 +44,10 @@ def nothing_to_do(root: Path, pointer: Pointer) -> str:
     return f"ScoreCatalog {pointer.date}: nothing to do, run {pointer.run[:12]} stands in {place(root, pointer)}"
 
 
-def place(root: Path, pointer: Pointer) -> Path:
-    """Return where a person finds the results: published/latest where it names this run, else its directory."""
+def place(root: Path, pointer: Pointer) -> Path | str:
+    """Return where a person finds the results: published/latest where it names this run, else its directory or URL."""
+    if remote_of(root) is not None:
+        return address(root / pointer.folder)
     newest = latest(root)
     link = root / "published" / "latest"
     return link if newest is not None and newest.run == pointer.run and link.exists() else root / pointer.folder
@@ -103,14 +106,14 @@ def example_lines(examples: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def place_lines(root: Path, pointer: Pointer, summary: Mapping[str, Any]) -> list[str]:
     """Return how many items were scored and where the scores lie."""
-    folder, model = place(root, pointer), root / "published" / "latest_model.h5"
-    if folder.name != "latest":
-        model = root / "export" / pointer.model / "model.h5"
+    folder, model = place(root, pointer), str(root / "published" / "latest_model.h5")
+    if not isinstance(folder, Path) or folder.name != "latest":
+        model = f"{address(root / 'export' / pointer.model)}/model.h5"
     return [
         f"scored         {summary['n_items']:,} items, {summary['n_without_tags']:,} of them without tags",
         *change_lines(root, pointer),
-        f"results        {folder / 'scores.parquet'}",
-        f"               {folder / 'scores.h5'}",
+        f"results        {folder}/scores.parquet",
+        f"               {folder}/scores.h5",
         f"model          {model}",
     ]
 
@@ -120,16 +123,17 @@ def change_lines(root: Path, pointer: Pointer) -> list[str]:
     if pointer.changes is None:
         return []
     folder = root / pointer.changes
-    return [line(_read(folder, COUNTS)), f"               {folder / FILE}"]
+    return [line(_read(folder, COUNTS)), f"               {address(folder)}/{FILE}"]
 
 
 def report_lines(root: Path, pointer: Pointer) -> list[str]:
     """Return where a person finds the report; nothing where there is none."""
     if pointer.report is None:
         return []
-    newest = place(root, pointer).name == "latest"
-    page = root / "published" / "latest_report.html" if newest else root / pointer.report / "report.html"
-    return [f"report         {page}"]
+    folder = place(root, pointer)
+    if isinstance(folder, Path) and folder.name == "latest":
+        return [f"report         {root / 'published' / 'latest_report.html'}"]
+    return [f"report         {address(root / pointer.report)}/report.html"]
 
 
 def _share(value: float | None) -> str:

@@ -6,14 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import pointers
+from pipeline.artifacts import exists
 from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS
 from pipeline.pointers import Pointer
+from pipeline.remote import remote_of, remote_with
 
 
 def published(root: Path) -> list[Path]:
-    """Return all published directories."""
+    """Return all published directories, those that a store has where the root lies in one."""
+    remote = remote_of(root)
+    if remote is not None:
+        from pipeline.remote_retention import directories
+
+        there = directories(remote.objects.list()).values()
+        return sorted(root / found.place for found in there if found.manifest is not None)
     return [path for stage in STAGE_VERSIONS for path in sorted((root / stage).glob("*")) if path.is_dir()]
 
 
@@ -45,8 +53,13 @@ def _names_nothing(root: Path, path: Path, pointer: Pointer) -> Iterator[str]:
     if path.stem not in ("latest", "pinned") and path.stem != pointer.date:
         yield f"{path}: is the pointer of {pointer.date}; remove it and run the job again"
     for place in (pointer.folder, f"export/{pointer.model}", pointer.plan, pointer.changes, pointer.report):
-        if place is not None and not (root / place).exists():
+        if place is not None and not _is_there(root, place):
             yield f"{path}: names {place}, which is not there; run the job of {pointer.date} again"
+
+
+def _is_there(root: Path, place: str) -> bool:
+    path = root / place
+    return (path.exists() if remote_with(path) is None else exists(path)) if path.suffix == "" else path.exists()
 
 
 def _links(root: Path) -> Iterator[str]:

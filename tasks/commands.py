@@ -10,12 +10,13 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, invalidation, pointers, reasons, retention, runs, verification
+from pipeline import artifacts, invalidation, pointers, reasons, remote_folders, retention, runs, verification
 from pipeline.config import Settings
 from pipeline.doctor import examine, lines
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import engine_name
 from pipeline.members import member_names
+from pipeline.remote import remote_of, root_of
 from pipeline.status import size, table
 from tasks import config, night
 from tasks.stage import current_identity
@@ -38,10 +39,10 @@ def status(chosen: argparse.Namespace, flags: Flags) -> int:
         all(state.state == "complete" for state in states) and pointer is not None and pointer.run == task.fingerprint
     )
     if chosen.json:
-        facts = {"date": task.date, "root": root, "complete": done, "stages": states}
+        facts = {"date": task.date, "root": shown(root), "complete": done, "stages": states}
         _print_json({**facts, "pointer": pointer, "latest": latest, "pinned": pinned})
         return 0 if done else 1
-    print(f"run of {task.date} below {root}: {'complete' if done else 'not complete'}")
+    print(f"run of {task.date} below {shown(root)}: {'complete' if done else 'not complete'}")
     print("\n".join(table(states, now=datetime.datetime.now().astimezone())))
     for name, found in ((str(task.date), pointer), ("latest", latest), ("pinned", pinned)):
         if found is not None:
@@ -80,7 +81,8 @@ def doctor(chosen: argparse.Namespace, flags: Flags) -> int:
             identity = current_identity(_date(chosen))
         except (SettingsError, ArtifactError) as error:
             mistake = str(error)
-    found = examine(identity, engine=engine_name(settings.training), root=Path(settings.storage.root), mistake=mistake)
+    root = root_of(settings.storage)
+    found = examine(identity, engine=engine_name(settings.training), root=root, mistake=mistake)
     if chosen.json:
         _print_json(found)
     else:
@@ -101,7 +103,9 @@ def where(chosen: argparse.Namespace, flags: Flags) -> int:
             raise ArtifactError(
                 f"{place}: is gone or damaged; run luigi --module tasks ScoreCatalog --date {found.date}"
             )
-    print(place / "model.h5" if chosen.model else place / "report.html" if chosen.report else place)
+        address = artifacts.address(place)
+    file = "/model.h5" if chosen.model else "/report.html" if chosen.report else ""
+    print(f"{address}{file}")
     return 0
 
 
@@ -123,7 +127,7 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
         print("\n".join([*damages, f"{len(folders)} directories verified, {len(damages) or 'no'} damages"]))
     for folder, found in by_folder.items():
         if found:  # After the words: a root that cannot be written can be verified too.
-            artifacts.disown(folder)
+            disown(folder)
     return 1 if damages else 0
 
 
@@ -137,7 +141,7 @@ def invalidate(chosen: argparse.Namespace, flags: Flags) -> int:
         names = member_names(settings) if chosen.stage == "train" else (chosen.stage,)
         names += ("scored",) if chosen.stage == "clean" else ()
         prints = {name: identity.of(name) for name in names}
-        there = {name: value for name, value in prints.items() if (root / chosen.stage / value).exists()}
+        there = {name: value for name, value in prints.items() if is_there(root / chosen.stage / value)}
         if not there:
             raise ArtifactError(
                 f"{chosen.stage}: has no results for {task.date} and these settings; the next run makes them"
@@ -159,7 +163,8 @@ def rollback(chosen: argparse.Namespace, flags: Flags) -> int:
             return 0
         found = runs.before_latest(root) if chosen.run_name is None else runs.find(root, chosen.run_name)
         for folder in (root / found.folder, root / "export" / found.model):
-            artifacts.verify(folder)
+            for damage in artifacts.damages(folder):
+                raise ArtifactError(damage)
         pointers.pin(root, found)
     print(f"latest is run {found.run[:12]} of {found.date}, and stays so until: python -m tasks rollback --release")
     return 0
@@ -175,8 +180,30 @@ def clean(chosen: argparse.Namespace, flags: Flags) -> int:
         return 0
     what = "would be removed" if chosen.dry_run else "removed"
     print("".join(f"{what}  {found.path}  {size(found.size)}\n" for found in removed), end="")
-    print(f"{size(sum(found.size for found in removed))} {'to free' if chosen.dry_run else 'freed'} below {root}")
+    print(
+        f"{size(sum(found.size for found in removed))} {'to free' if chosen.dry_run else 'freed'} below {shown(root)}"
+    )
     return 0
+
+
+def shown(root: Path) -> Path | str:
+    """Return the root as the settings have it: the URL of one in an object store."""
+    remote = remote_of(root)
+    return root if remote is None else remote.objects.url
+
+
+def is_there(folder: Path) -> bool:
+    """Return whether a stage has left a directory, whole or not."""
+    return folder.exists() if remote_of(folder.parent.parent) is None else artifacts.exists(folder)
+
+
+def disown(folder: Path) -> None:
+    """Let a damaged directory count as not published, there where it lies."""
+    remote = remote_of(folder.parent.parent)
+    if remote is None:
+        artifacts.disown(folder)
+    else:
+        remote_folders.disown(remote, folder)
 
 
 def _date(chosen: argparse.Namespace) -> datetime.date:

@@ -23,9 +23,11 @@ from luigi.configuration import LuigiConfigParser, get_config
 from luigi.task_register import Register
 
 from pipeline.artifacts import writable
-from pipeline.config import Settings, make_settings, suggest
+from pipeline.config import Settings, StorageSettings, make_settings, suggest
 from pipeline.config_types import Section
 from pipeline.errors import ArtifactError, SettingsError
+from pipeline.remote import open_root
+from tasks.retries import patiently
 
 EXIT_SETTINGS = 40
 
@@ -240,6 +242,14 @@ def mistakes_end_the_command() -> Iterator[None]:
         if CmdlineParser.get_instance() is None:
             raise
         refuse(error)
+
+
+def opened(storage: StorageSettings) -> Path:
+    """Return the directory of all results; of a root in an object store its working copy, which is brought up to date.
+
+    Raises ArtifactError where the store refuses, or does not answer after all tries.
+    """
+    return patiently(lambda: open_root(storage), storage, note=lambda text: print(f"store: {text}", file=sys.stderr))
 
 
 def refuse(error: ArtifactError | SettingsError) -> NoReturn:

@@ -28,7 +28,7 @@ def command_line(flags: Sequence[str]) -> Iterator[Path]:
     Raises SettingsError for a mistake in them.
     """
     with flags_of(flags):
-        yield Path(config.load().storage.root)
+        yield config.opened(config.load().storage)
 
 
 @contextmanager

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, pointers
+from pipeline import artifacts, mirror, pointers
 from pipeline.digests import fingerprint, sealed
 from pipeline.identity import STAGE_VERSIONS, significant
 from pipeline.locks import held
 from pipeline.refresh import read_plan
+from pipeline.remote import remote_of
+from pipeline.urls import is_url
 from tasks.stage import Dated, Stage, plan_name
-from tasks.targets import FileTarget, PlanTarget
+from tasks.targets import FileTarget, PlanTarget, UrlTarget
 
 NOT_PLANNED = "not-planned"  # the name of a directory that is never there
 
@@ -27,9 +29,9 @@ class InputFile(luigi.ExternalTask):
     path = luigi.Parameter(description="the file")
     named_by = luigi.Parameter(significant=False, description="the setting that names it")
 
-    def output(self) -> FileTarget:
+    def output(self) -> FileTarget | UrlTarget:
         """Return the file."""
-        return FileTarget(Path(self.path))
+        return UrlTarget(self.path) if is_url(self.path) else FileTarget(Path(self.path))
 
 
 class PublishedModel(luigi.ExternalTask, Stage):
@@ -72,7 +74,16 @@ class PlanRun(Dated):
         work = self.root / "work"
         with held(work / "plan.lock"):
             if not self.output().agrees():
-                artifacts.write_text(self.output().path, sealed(self.content()), work=work)
+                self.keep(self.output().path, sealed(self.content()), work)
+
+    def keep(self, path: Path, text: str, work: Path) -> None:
+        """Write the plan down; where a store has one that another machine has written first, that one counts."""
+        remote = remote_of(self.root)
+        if remote is None:
+            artifacts.write_text(path, text, work=work)
+            return
+        mirror.keep_first(remote, path, text)
+        self.output().agrees()
 
     def content(self) -> dict[str, Any]:
         """Return what is frozen."""
@@ -140,6 +151,9 @@ def tell_gone(task: PublishedModel) -> None:
 @InputFile.event_handler(luigi.Event.DEPENDENCY_MISSING)
 def tell_absent(task: InputFile) -> None:
     """Say which file is absent and which setting names it."""
+    if is_url(task.path):
+        print(f"input: {task.path}: no such file; see {task.named_by}", file=sys.stderr)
+        return
     here = Path.cwd()
     what = "there is something, but no file that may be read" if Path(task.path).exists() else "no such file"
     print(f"input: {task.path}: {what}, seen from {here}; see {task.named_by}", file=sys.stderr)

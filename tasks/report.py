@@ -31,7 +31,7 @@ class Report(luigi.Task):
     def root(self) -> Path:
         """Return the directory of all results."""
         with config.mistakes_end_the_command():
-            return Path(config.load().storage.root)
+            return config.opened(config.load().storage)
 
     @property
     def pointer(self) -> Pointer:
@@ -54,7 +54,7 @@ class Report(luigi.Task):
         pointer = self.pointer
         place = publish_report(self, self.root, pointer, config.load().report)
         pointers.amend(self.root, replace(pointer, report=place))
-        print(f"report         {self.root / place / PAGE}")
+        print(f"report         {artifacts.address(self.root / place)}/{PAGE}")
 
 
 def publish_report(task: luigi.Task, root: Path, pointer: Pointer, settings: ReportSettings) -> str:

@@ -126,7 +126,7 @@ class ScoreCatalog(Stage):
     def bulk_complete(cls, dates: Iterable[datetime.date]) -> list[datetime.date]:
         """Return the dates for which anything is published: RangeDaily fills gaps and leaves the past alone."""
         with config.mistakes_end_the_command():
-            root = Path(config.load().storage.root)
+            root = config.opened(config.load().storage)
             gone = pointers.removed(root)
         return [date for date in dates if str(date) in gone or pointers.of_date(root, str(date)).exists()]
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, invalidation, leases
+from pipeline import artifacts, downloads, invalidation, leases
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
@@ -24,6 +24,8 @@ from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
 from pipeline.progress import LineProgress, Progress
 from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
+from pipeline.remote import remote_of, root_of
+from pipeline.urls import is_url
 from tasks import config, logs
 from tasks.reporting import reported_progress
 from tasks.retries import Result, patiently
@@ -87,7 +89,7 @@ class Dated(luigi.Task):
     @property
     def root(self) -> Path:
         """Return the directory of all results."""
-        return Path(self.settings.storage.root)
+        return root_of(self.settings.storage)
 
     def with_last_accepted(self) -> str:
         """Return the fingerprint of the scores by the last accepted model of the plan, and make that run known."""
@@ -134,7 +136,9 @@ class Stage(Dated):
 
         Else nobody would make that again as long as these are there. They stay as they are: `publish` finds them.
         """
-        return bool(super().complete()) and not self.rests_on_damage()
+        done = super().complete
+        there = done() if remote_of(self.root) is None else self.patiently(done)
+        return bool(there) and not self.rests_on_damage()
 
     def rests_on_damage(self) -> bool:
         """Return whether a directory before this one, directly or not, was found damaged and not made again yet."""
@@ -148,8 +152,10 @@ class Stage(Dated):
         """
         target: DirectoryTarget = self.requires()[name].directory()
         try:
-            return target.verified()
+            return target.verified() if remote_of(self.root) is None else self.patiently(target.verified)
         except ArtifactError as error:
+            if error.__cause__ is not None:  # A store or disk does not answer: nothing is known to be damaged.
+                raise
             artifacts.disown(target.path)
             what, _, _ = str(error).partition(";")
             raise ArtifactError(
@@ -223,7 +229,7 @@ def _with_last_accepted(identity: Identity, date: datetime.date) -> list[Identit
 
     A worker learns by its fingerprint alone that a refused model has its place taken.
     """
-    root = Path(identity.settings.storage.root)
+    root = root_of(identity.settings.storage)
     plan = read_plan(root / plan_name(date, identity))
     last = None if plan is None else plan["last_accepted_model"]
     if last is None or identity.choice.model is not None:
@@ -233,7 +239,7 @@ def _with_last_accepted(identity: Identity, date: datetime.date) -> list[Identit
 
 def _begin(identity: Identity) -> None:
     """Say that this process needs these results, before any of them is looked for."""
-    root = Path(identity.settings.storage.root)
+    root = root_of(identity.settings.storage)
     config.lock_below(root)
     # Where nothing can be written, nothing can be removed either; the first task to write says what is wrong.
     with suppress(ArtifactError):
@@ -243,10 +249,10 @@ def _begin(identity: Identity) -> None:
 def current_identity(date: datetime.date) -> Identity:
     """Return the identity that the settings and the input files of a date have now; raises SettingsError."""
     settings = with_date(config.load(), date)
-    root = Path(settings.storage.root)
+    root = config.opened(settings.storage)
     digests = artifacts.Digests(root / "digests.json")
     # Asked twice about a file, it must not have changed in between.
-    digest = cache(lambda path: digests.of(path) if artifacts.readable(Path(path)) else None)
+    digest = cache(partial(_digest, digests))
     again = invalidation.invalidated(root)
     identity = identify(settings, digest, invalidated=again)
     engine = identity.settings.training.engine
@@ -266,6 +272,13 @@ def current_identity(date: datetime.date) -> Identity:
         with suppress(ArtifactError):
             artifacts.write_text(digests.memory, digests.as_json(), work=root / "work")
     return identity
+
+
+def _digest(digests: artifacts.Digests, path: str) -> str | None:
+    """Return the SHA-256 of an input file, None where there is none that may be read."""
+    if is_url(path):
+        return downloads.digest(path)
+    return digests.of(path) if artifacts.readable(Path(path)) else None
 
 
 def plan_name(date: datetime.date, identity: Identity) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import luigi
 
-from pipeline import artifacts, pointers
+from pipeline import artifacts, downloads, pointers
 from pipeline.errors import ArtifactError
 from pipeline.refresh import Choice, planned
 
@@ -52,6 +52,20 @@ class PointerTarget(luigi.Target):
 
     def __str__(self) -> str:
         return f"{self.path} -> {self.run}"
+
+
+class UrlTarget(luigi.Target):
+    """A file in an object store."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def exists(self) -> bool:
+        """Return whether there is such a file; raises SettingsError where the store does not say."""
+        return downloads.version(self.url) is not None
+
+    def __str__(self) -> str:
+        return self.url
 
 
 class FileTarget(luigi.Target):

@@ -9,6 +9,7 @@ import luigi
 
 from pipeline import artifacts
 from pipeline.config import Settings
+from pipeline.downloads import here
 from pipeline.members import member_name, of_member
 from tasks.clean import CleanTags
 from tasks.features import BuildFeatures
@@ -88,4 +89,4 @@ class TrainModel(Stage):
         if chosen is not None:
             return artifacts.verified(self.root / "export" / chosen, "model.h5")
         files = self.identity.inputs.get("start", ())
-        return artifacts.unchanged(Path(files[0].path), files[0].digest or "") if files else None
+        return artifacts.unchanged(Path(here(files[0].path)), files[0].digest or "") if files else None

@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from s3_server import S3, serving
 from small_job import SETTINGS, Project, write_items
 
 # Machines are shared: how long an example takes says nothing.
@@ -67,3 +68,10 @@ def project(first_run: tuple[Project, str], tmp_path: Path) -> Project:
     """A copy of a project whose first run is done."""
     shutil.copytree(first_run[0].folder, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A bucket of a real S3 server."""
+    with serving(tmp_path_factory.mktemp("s3")) as found:
+        yield found

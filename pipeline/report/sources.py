@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import exists, manifest, verified
+from pipeline.artifacts import at_hand, exists, manifest, verified
 from pipeline.errors import ArtifactError
 from pipeline.pointers import Pointer
 from pipeline.refresh import read_plan
+from pipeline.verification import published
 
 STAGES = ("clean", "drift", "features", "train", "export", "gate", "score", "changes")  # in the order that they run
 
@@ -92,15 +93,15 @@ def _plan(path: Path) -> dict[str, Any]:
 
 
 def _there(root: Path, stage: str, name: str | None) -> Path | None:
-    """Return the directory of a stage where it stands."""
-    return root / stage / name if name is not None and exists(root / stage / name) else None
+    """Return the directory of a stage where it stands, brought here where a store has it."""
+    return at_hand(root / stage / name) if name is not None and exists(root / stage / name) else None
 
 
 def _facts(root: Path, stage: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Give the directories of a stage with their manifests, those that can be read."""
-    for folder in sorted((root / stage).glob("*")):
-        if exists(folder):
-            yield folder, manifest(folder)
+    for folder in published(root):
+        if folder.parent.name == stage and exists(folder):
+            yield at_hand(folder), manifest(folder)
 
 
 def _judged(root: Path, model: str | None, last: str | None) -> Path | None:

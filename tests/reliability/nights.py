@@ -44,6 +44,7 @@ PRELOADED = (
     "pipeline.features",
     "pipeline.scoring",
     "pipeline.training",
+    "s3fs",
     "warm_engine",
 )
 _context = multiprocessing.get_context("forkserver")

@@ -1,0 +1,42 @@
+"""Paths and URLs: what lies in an object store is named by a URL, and all else is a path of this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+
+
+def is_url(path: str) -> bool:
+    """Return whether this names something in an object store.
+
+    >>> is_url("s3://bucket/films.csv"), is_url("data/films.csv"), is_url("file:///data/films.csv")
+    (True, False, False)
+    """
+    scheme = _SCHEME.match(path)
+    return scheme is not None and scheme[1] != "file"
+
+
+def without_file_scheme(path: str) -> str:
+    """Return a path in place of a file:// URL, and everything else as it is; refuse a password in a URL.
+
+    >>> without_file_scheme("file:///data/films.csv"), without_file_scheme("s3://bucket/films.csv")
+    ('/data/films.csv', 's3://bucket/films.csv')
+    >>> without_file_scheme("s3://name:word@bucket/films.csv")
+    Traceback (most recent call last):
+    ValueError: a URL with a password in it; credentials come from the environment, a profile or a role
+    """
+    if _PASSWORD.search(path):
+        raise ValueError("a URL with a password in it; credentials come from the environment, a profile or a role")
+    return path.removeprefix("file://") if path.startswith("file:///") else path
+
+
+def name_of(path: str) -> str:
+    """Return the last part of a path or URL.
+
+    >>> name_of("s3://bucket/in/films.csv"), name_of("in/films.csv")
+    ('films.csv', 'films.csv')
+    """
+    return path.rpartition("/")[2] if is_url(path) else Path(path).name
