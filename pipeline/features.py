@@ -142,7 +142,7 @@ class FeatureTransform:
 
     def save(self, group: Any) -> None:
         """Write the transform into an HDF5 group; the same transform gives the same bytes."""
-        settings = self.settings.model_dump(mode="json")
+        settings = self.settings.model_dump(mode="json", exclude={"engine"})  # who made them is no part of them
         columns = asdict(self.columns)
         write_facts(group, {"format": FORMAT, "settings": settings, "columns": columns, "n_items": self.n_items})
         self.vocabulary.save(group.create_group("vocabulary"))

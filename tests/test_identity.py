@@ -88,6 +88,7 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         drift = ["max_unseen_share", "max_tag_distance", "max_label_distance", "max_row_change", "accept_drift"]
     assert without_effect == [
         *(f"clean.{name}" for name in drift),
+        "features.engine",
         "training.refresh",
         "training.prefetch",
         *(f"gate.{name}" for name in type(Settings().gate).model_fields),
