@@ -204,6 +204,12 @@ class FeatureSettings(Section):
     chars_max: int = Field(5, ge=1, le=8, description="longest character n-gram")
     hash_width: int = Field(16_384, ge=16, le=2**24, description="columns of a hashed block")
     text_length: Lengths = Field((400,), description="characters taken of a text: a number, or one for each column")
+    max_items: int = Field(
+        0,
+        ge=0,
+        description="most items to train on, those with the lowest hash of their id; of those held out stays the same "
+        "share; 0: all",
+    )
     shard_items: int = Field(100_000, ge=1, description="training items in a file")
     engine: Engine = Field("local", description=f"who makes them: {ENGINE}")
 

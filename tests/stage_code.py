@@ -73,6 +73,7 @@ WITHOUT_EFFECT = {
     "pipeline.spark.app",
     "pipeline.spark.cluster",
     "pipeline.spark.executor",
+    "pipeline.spark.features",
     "pipeline.spark.messages",
     "pipeline.spark.scoring",
     "pipeline.spark.waves",

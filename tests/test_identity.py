@@ -43,6 +43,7 @@ def changed(one: Identity, other: Identity) -> list[str]:
         ("catalog", "title", "name", STAGES),
         ("clean", "lowercase", False, STAGES),
         ("features", "max_tags", 8, STAGES[1:]),
+        ("features", "max_items", 8, STAGES[1:]),
         ("network", "hidden", 8, STAGES[2:]),
         ("training", "epochs", 5, STAGES[2:]),
         ("training", "compile_mode", "fast_compile", STAGES[2:]),

@@ -1,9 +1,12 @@
 """Stages on Spark: the bytes of the local engine, whatever becomes of executors, which have only what scoring needs."""
 
 import os
+import random
 import signal
 import time
 from collections import Counter
+from itertools import pairwise
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +15,10 @@ from small_model import make_items, make_model
 from spark_session import executors, two_executors, why_not
 
 from pipeline import artifacts
-from pipeline.config import Settings
+from pipeline.catalog import write_transform
+from pipeline.config import Settings, make_settings
 from pipeline.errors import ModelError, WorkerError
+from pipeline.features import Fitter
 from pipeline.identity import significant
 from pipeline.progress import SILENT, Progress
 from pipeline.score_catalog import Effort, score
@@ -185,6 +190,89 @@ def test_the_driver_holds_three_waves_at_most(session):
         given += 1
     assert given == 40
     assert most <= (UNDER_WAY + 1) * PER_TASK * session.sparkContext.defaultParallelism < 40
+
+
+# --- features
+
+
+ALL_KINDS = {
+    "blocks": "tags, tag_words, tag_chars, text_words:plot, text_bigrams:name, text_chars:name, categories",
+    "text_length": "50, 20",
+    "hash_width": 256,
+    "max_tags": 2,
+    "shard_items": 37,
+}
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    """A folder with a catalog of every kind of column, cleaned, and its settings."""
+    from pipeline.cleaning import clean
+
+    folder, rng = tmp_path_factory.mktemp("catalog"), random.Random(5)
+    words = ["zombies", "mall", "caf\u00e9", "love", "deep space", "\u6620\u753b", "Na\u00efve", "long take"]
+    rows = [
+        {
+            "item_id": f"m{number}",
+            "title": f"Film {number}",
+            "tags": rng.sample(words, rng.randrange(6)) * rng.randrange(1, 3),
+            "name": rng.choice(["Night of the Dead", "Manhattan Nights", None]),
+            "plot": " ".join(rng.choices(words, k=12)),
+            "brand": ["Laurel ", "orion", None][number % 3],
+            "year": None if number % 5 == 0 else 1900 + rng.random() * 100,
+            "embedding": None if number % 7 == 0 else [rng.random(), 0.5],
+            "genre": [None, "Horror", "Comedy"][number % 3],
+        }
+        for number in range(300)
+    ]
+    raw = str(folder / "raw.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), raw)
+    columns = {
+        "text": "name, plot",
+        "categories": "brand",
+        "numbers": "year",
+        "vectors": "embedding",
+        "levels": "genre",
+    }
+    sections = {"catalog": {"items": raw, **columns}, "features": ALL_KINDS}
+    clean(make_settings(sections), folder, expected={raw: artifacts.sha256_of(Path(raw))}, role="training")
+    return folder, sections
+
+
+@pytest.mark.parametrize("changes", [{"keep_tags": "first"}, {"blocks": "tags, tag_words", "min_count": 20}])
+def test_executors_make_the_vocabulary_and_the_shards_of_the_local_engine(session, catalog, tmp_path, changes):
+    from pipeline.features import build
+    from pipeline.spark.features import build_on_spark
+
+    folder, sections = catalog
+    settings = make_settings({**sections, "features": {**ALL_KINDS, **changes}})
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    build(settings, folder, tmp_path / "here")
+    on_spark = settings.model_copy(update={"features": settings.features.model_copy(update={"engine": "spark"})})
+    build_on_spark(session, on_spark, folder, tmp_path / "there", progress=SILENT, part_items=23)
+    here = files(tmp_path / "here")
+    assert files(tmp_path / "there") == here
+    assert sorted(here) == [*(f"features-0000{n}.h5" for n in range(6)), "transform.h5", "vocabulary.parquet"]
+
+
+def test_counts_that_are_merged_are_those_of_all_items_whatever_the_parts_and_their_order(catalog, tmp_path):
+    folder, sections = catalog
+    items = pq.read_table(folder / "items.parquet")
+    whole, rng = Fitter(make_settings(sections)), random.Random(3)
+    whole.add_items(items)
+    cuts = sorted(rng.sample(range(1, len(items)), 6))
+    parts = [items.slice(start, stop - start) for start, stop in pairwise([0, *cuts, len(items)])]
+    rng.shuffle(parts)
+    merged = Fitter(make_settings(sections))
+    for part in parts:
+        one = Fitter(make_settings(sections))
+        one.add_items(part)
+        merged.merge(one)
+    for name, fitter in (("whole", whole), ("merged", merged)):
+        (tmp_path / name).mkdir()
+        write_transform(fitter.transform(), tmp_path / name)
+    assert files(tmp_path / "merged") == files(tmp_path / "whole")
 
 
 # --- what goes wrong

@@ -4,7 +4,8 @@
     messages.py    what it tells the process that started it
     cluster.py     what a session needs to know of us: the package, the model, one thread a task
     executor.py    what executors do; needs NumPy, SciPy, h5py, pyarrow and pydantic
-    waves.py       shards go out and come back, a bounded number at a time
+    waves.py       parts go out and come back, a bounded number at a time
+    features.py    stage 2
     scoring.py     stage 5
 
 Needs the extra `spark`, and Java. Nothing of it is imported where the engine is local.

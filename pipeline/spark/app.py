@@ -25,6 +25,7 @@ from pipeline.spark.cluster import own_python, prepare
 from pipeline.spark.messages import Teller
 
 POLL_SECONDS = 1.0
+MESSAGE_MB = 1024  # Spark sends tasks of 128 MB by default; a shard of features may be larger before it is one
 
 
 def main(path: Path) -> int:
@@ -44,9 +45,13 @@ def main(path: Path) -> int:
 def run(job: dict[str, Any], teller: Teller) -> None:
     """Start a session and do the stage."""
     own_python()
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
-    session = SparkSession.builder.getOrCreate()
+    builder = SparkSession.builder
+    if "spark.rpc.message.maxSize" not in dict(SparkConf().getAll()):
+        builder = builder.config("spark.rpc.message.maxSize", str(MESSAGE_MB))
+    session = builder.getOrCreate()
     try:
         session.sparkContext.setLogLevel("ERROR")
         prepare(session)
@@ -59,9 +64,13 @@ def run(job: dict[str, Any], teller: Teller) -> None:
 
 def stage(name: str) -> Callable[..., None]:
     """Return what does a stage; each is imported alone."""
+    if name == "features":
+        from pipeline.spark.features import build_on_spark
+
+        return build_on_spark
     from pipeline.spark.scoring import score_on_spark
 
-    return {"score": score_on_spark}[name]
+    return score_on_spark
 
 
 def _end_with(process: int) -> None:

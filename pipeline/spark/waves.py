@@ -1,8 +1,8 @@
-"""Shards go to the executors and come back to the driver, in waves of a few for each task that runs at once.
+"""Parts of a catalog go to the executors and come back to the driver, in waves of a few for each task that can run.
 
 Two waves are under way while a third is being written: the executors have work all the time, and the driver holds three
-waves, whatever the size of the catalog. No file system needs to be shared: all that an executor reads and writes passes
-through Spark, which is also why a lost executor costs nothing but time.
+waves, whatever the size of the catalog; a wave has at most a sixteenth of the driver's memory. No file system needs to
+be shared: all that an executor reads and writes passes through Spark, so that a lost executor costs nothing but time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from pipeline.spark.executor import ROW_OF_SPARK, row
 
 UNDER_WAY = 2  # waves
 PER_TASK = 2  # parts in a wave for each task that runs at once
+SHARE = 16  # of the driver's memory a wave has at most one in so many
 Part = tuple[int, pa.Buffer]  # number, content
 Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 _OURS = re.compile(r"^pipeline\.errors\.(\w+): (.*)", re.MULTILINE)
@@ -36,11 +36,12 @@ def through_executors(session: Any, parts: Iterable[Part], work: Work) -> Genera
     an executor met, and WorkerError where Spark gave up. Who stops asking ends what is under way.
     """
     context = session.sparkContext
-    group, size = f"tagladder {uuid.uuid4()}", PER_TASK * context.defaultParallelism
-    waiting, running = iter(parts), deque[Future[pa.Table]]()
+    group, running = f"tagladder {uuid.uuid4()}", deque[Future[pa.Table]]()
+    memory = int(context._jvm.java.lang.Runtime.getRuntime().maxMemory())
+    waiting = waves(parts, n_parts=PER_TASK * context.defaultParallelism, n_bytes=memory // SHARE)
 
     def send() -> None:
-        while len(running) < UNDER_WAY and (wave := list(islice(waiting, size))):
+        while len(running) < UNDER_WAY and (wave := next(waiting, None)):
             running.append(pool.submit(_run, session, group, wave, work))
 
     with ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="wave") as pool:
@@ -54,6 +55,24 @@ def through_executors(session: Any, parts: Iterable[Part], work: Work) -> Genera
         finally:
             if running:
                 context.cancelJobGroup(group)
+
+
+def waves(parts: Iterable[Part], *, n_parts: int, n_bytes: int) -> Iterator[list[Part]]:
+    """Give the parts in lists of at most so many and, but for a part that is larger, of so many bytes.
+
+    >>> [[number for number, _ in wave] for wave in waves(enumerate([b"a", b"bcd", b"e", b"f"]), n_parts=2, n_bytes=3)]
+    [[0], [1], [2, 3]]
+    """
+    wave: list[Part] = []
+    size = 0
+    for number, content in parts:
+        if wave and (len(wave) == n_parts or size + len(content) > n_bytes):
+            yield wave
+            wave, size = [], 0
+        wave.append((number, content))
+        size += len(content)
+    if wave:
+        yield wave
 
 
 def _run(session: Any, group: str, wave: list[Part], work: Work) -> pa.Table:
