@@ -52,6 +52,11 @@ class BlockFitter:
         else:
             self._counter.add(bag.terms, bag.document_frequency())
 
+    def merge(self, other: BlockFitter) -> None:
+        """Count what another fitter of the same block has counted."""
+        self._counter.merge(other._counter)
+        self._frequency += other._frequency
+
     def block(self, tags: Vocabulary, *, n_items: int) -> Block:
         """Return the fitted block."""
         if self.source.hashed:

@@ -38,17 +38,31 @@ def build(settings: Settings, clean_folder: Path, folder: Path) -> None:
 
     Raises CatalogError where no training item is labelled, or where items.parquet lacks a column.
     """
+    taxonomy, order = read_labelled(settings, clean_folder)
+    batches = read_batches(clean_folder / "items.parquet", columns_of(settings))
+    write_catalog(batches, settings, folder, order=order, n_classes=taxonomy.n_classes)
+
+
+def read_labelled(settings: Settings, clean_folder: Path) -> tuple[Taxonomy, Order]:
+    """Return the taxonomy of clean items, and the order of those that are used.
+
+    Raises CatalogError where no training item is labelled.
+    """
     items = clean_folder / "items.parquet"
     taxonomy = Taxonomy.from_json((clean_folder / "taxonomy.json").read_text(encoding="utf-8"))
-    order = read_order(items, taxonomy)
+    order = read_order(items, taxonomy, max_items=settings.features.max_items)
     if not order.training.any():
         raise CatalogError(
             f"{items}: of {len(order.labels):,} items, {order.n_labelled:,} are labelled and none of them is for "
             "training; give more items a top label, or lower [clean] validation_share and test_share"
         )
+    return taxonomy, order
+
+
+def columns_of(settings: Settings) -> list[str]:
+    """Return the columns of items.parquet that stage 2 reads."""
     of_tags = _OF_TAGS if settings.features.keep_tags == "first" else _OF_TAGS[:2]
-    columns = ["item_id", *of_tags, *FeatureColumns.of(settings.catalog).names]
-    write_catalog(read_batches(items, columns), settings, folder, order=order, n_classes=taxonomy.n_classes)
+    return ["item_id", *of_tags, *FeatureColumns.of(settings.catalog).names]
 
 
 def write_catalog(

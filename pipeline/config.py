@@ -178,6 +178,10 @@ def split_block(block: str) -> tuple[str, str]:
     return kind.strip(), column.strip()
 
 
+Engine = Literal["local", "spark"]
+ENGINE = "local: this machine; spark: the executors of [spark], to the same bytes"
+
+
 class FeatureSettings(Section):
     """How clean tags become indexes and sparse features."""
 
@@ -200,7 +204,14 @@ class FeatureSettings(Section):
     chars_max: int = Field(5, ge=1, le=8, description="longest character n-gram")
     hash_width: int = Field(16_384, ge=16, le=2**24, description="columns of a hashed block")
     text_length: Lengths = Field((400,), description="characters taken of a text: a number, or one for each column")
+    max_items: int = Field(
+        0,
+        ge=0,
+        description="most items to train on, those with the lowest hash of their id; of those held out stays the same "
+        "share; 0: all",
+    )
     shard_items: int = Field(100_000, ge=1, description="training items in a file")
+    engine: Engine = Field("local", description=f"who makes them: {ENGINE}")
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> FeatureSettings:
@@ -260,6 +271,7 @@ class ScoringSettings(Section):
     workers: int = Field(
         0, ge=0, le=1024, description="processes that score; 0: one for each physical core, shared by Luigi's workers"
     )
+    engine: Engine = Field("local", description=f"who scores: {ENGINE}")
 
     @model_validator(mode="after")
     def _items_first(self) -> ScoringSettings:

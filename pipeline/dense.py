@@ -133,6 +133,13 @@ class DenseFitter:
             lengths = lengths_of(column_of(f"dense.{name}"), name)
             widths.update(np.unique(lengths[lengths > 0]).tolist())
 
+    def merge(self, other: DenseFitter) -> None:
+        """Gather what another fitter of the same columns has gathered."""
+        for name, parts in self._numbers.items():
+            parts += other._numbers[name]
+        for name, widths in self._widths.items():
+            widths |= other._widths[name]
+
     def columns(self) -> tuple[Column, ...]:
         """Return the fitted columns. Raises FeatureError where the vectors of a column differ in width."""
         for name, widths in self._widths.items():

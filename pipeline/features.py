@@ -77,9 +77,7 @@ class FeatureTransform:
         """
         fitter = Fitter(settings)
         for batch in batches.to_batches() if isinstance(batches, pa.Table) else batches:
-            bags = BatchBags(batch, text_lengths=fitter.text_lengths)
-            fitter.tags.add(bags.tags.terms, bags.tags.document_frequency())
-            fitter.add(bags)
+            fitter.add_items(batch)
         return fitter.transform()
 
     @property
@@ -142,7 +140,7 @@ class FeatureTransform:
 
     def save(self, group: Any) -> None:
         """Write the transform into an HDF5 group; the same transform gives the same bytes."""
-        settings = self.settings.model_dump(mode="json")
+        settings = self.settings.model_dump(mode="json", exclude={"engine"})  # who made them is no part of them
         columns = asdict(self.columns)
         write_facts(group, {"format": FORMAT, "settings": settings, "columns": columns, "n_items": self.n_items})
         self.vocabulary.save(group.create_group("vocabulary"))
@@ -189,7 +187,7 @@ def load_transform(path: Path) -> FeatureTransform:
 
 
 class Fitter:
-    """Gathers, batch by batch of training items, what a transform is made of; `tags` is left to whoever adds."""
+    """Gathers, batch by batch of training items, what a transform is made of; several can be merged."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings.features
@@ -199,6 +197,20 @@ class Fitter:
         self.n_items = 0
         self._blocks = [BlockFitter(source, self.settings) for source in sources(self.settings, self.columns)]
         self._dense = DenseFitter(numbers=self.columns.numbers, vectors=self.columns.vectors)
+
+    def add_items(self, batch: pa.RecordBatch | pa.Table) -> None:
+        """Count a batch of training items."""
+        bags = BatchBags(batch, text_lengths=self.text_lengths)
+        self.tags.add(bags.tags.terms, bags.tags.document_frequency())
+        self.add(bags)
+
+    def merge(self, other: Fitter) -> None:
+        """Count what another fitter of the same settings has counted; the order of merging changes nothing."""
+        self.tags.merge(other.tags)
+        for block, counted in zip(self._blocks, other._blocks, strict=True):
+            block.merge(counted)
+        self._dense.merge(other._dense)
+        self.n_items += other.n_items
 
     def add(self, bags: BatchBags) -> None:
         """Count a batch, all but its tags."""

@@ -70,7 +70,7 @@ UPSTREAMS: Mapping[str, tuple[str, ...]] = {
     "score": ("export", "scored"),
 }
 
-WITHOUT_EFFECT = {"prefetch", "workers"}
+WITHOUT_EFFECT = {"features": {"engine"}, "training": {"prefetch"}, "scoring": {"engine", "workers"}}
 # Settings of [training] that say which networks are trained and when, not how one is.
 PLANNED = {"members", "refresh"}
 # Files that say how a model is made, and are not what it is made of.
@@ -280,5 +280,5 @@ def _everything(settings: Settings) -> dict[str, Any]:
 
 def _dump(settings: Settings, section: str) -> dict[str, Any]:
     paths = {name for named in NAMED_BY.values() for at, name in named if at == section}
-    without = WITHOUT_EFFECT | PLANNED | DRIFT | paths
+    without = WITHOUT_EFFECT.get(section, set()) | PLANNED | DRIFT | paths
     return dict(getattr(settings, section).model_dump(mode="json", exclude=without))

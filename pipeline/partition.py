@@ -34,7 +34,7 @@ class Order:
 
     labels: NDArray[np.int32]  # (n_rows, n_levels); -1 is unknown
     split: NDArray[np.uint8]  # (n_rows,): index into SPLITS
-    position: NDArray[np.int64]  # (n_rows,): place among the labelled items; -1 for a row that is not labelled
+    position: NDArray[np.int64]  # (n_rows,): place among the labelled items that are used; -1 for any other row
 
     @classmethod
     def as_given(cls, n_items: int) -> Order:
@@ -43,7 +43,7 @@ class Order:
 
     @property
     def n_labelled(self) -> int:
-        """Return the number of rows whose top label is known."""
+        """Return the number of rows that are used: their top label is known, and they are not left out."""
         return int((self.position >= 0).sum())
 
     @property
@@ -53,8 +53,8 @@ class Order:
         return training
 
 
-def read_order(items: Path, taxonomy: Taxonomy) -> Order:
-    """Return the order of the labelled rows. Raises CatalogError for a split that is none."""
+def read_order(items: Path, taxonomy: Taxonomy, *, max_items: int = 0) -> Order:
+    """Return the order of the labelled rows, as `place` does. Raises CatalogError for a split that is none."""
     labels, splits, hashes = [], [], []
     for batch in read_batches(items, ["item_id", "split", *taxonomy.levels]):
         labels.append(taxonomy.encode([batch.column(level) for level in taxonomy.levels]))
@@ -66,17 +66,27 @@ def read_order(items: Path, taxonomy: Taxonomy) -> Order:
         hashes.append(hash_strings(batch.column("item_id").cast(pa.string())))
     if not labels:
         return Order(np.zeros((0, len(taxonomy.levels)), np.int32), np.zeros(0, np.uint8), np.zeros(0, np.int64))
-    return place(np.concatenate(labels), np.concatenate(splits), np.concatenate(hashes))
+    return place(np.concatenate(labels), np.concatenate(splits), np.concatenate(hashes), max_items=max_items)
 
 
-def place(labels: NDArray[np.int32], split: NDArray[np.uint8], hashes: NDArray[np.uint64]) -> Order:
+def place(
+    labels: NDArray[np.int32], split: NDArray[np.uint8], hashes: NDArray[np.uint64], *, max_items: int = 0
+) -> Order:
     """Return the order by split, then by hash; rows without a top label are left out.
+
+    Where more than `max_items` are to train (0: no limit), those with the lowest hashes do, and of the other parts stay
+    the rows with a hash as low: the same share of each. An item stays in as long as not too many lower ones come.
 
     >>> labels, split = np.array([[0], [0], [-1], [1]], np.int32), np.array([1, 0, 0, 0], np.uint8)
     >>> place(labels, split, np.array([1, 9, 2, 5], np.uint64)).position.tolist()
     [2, 1, -1, 0]
+    >>> place(labels, split, np.array([1, 9, 2, 5], np.uint64), max_items=1).position.tolist()
+    [1, -1, -1, 0]
     """
     labelled = np.flatnonzero(labels[:, 0] >= 0)
+    to_train = np.sort(hashes[labelled[split[labelled] == 0]])
+    if 0 < max_items < len(to_train):
+        labelled = labelled[hashes[labelled] < to_train[max_items]]
     ordered = labelled[np.lexsort((hashes[labelled], split[labelled]))]
     position = np.full(len(labels), -1, np.int64)
     position[ordered] = np.arange(len(ordered))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from pipeline.scored import SHARD_ITEMS, Job, Scored, Scorer, Shard, cut
 from pipeline.scoring import one_thread
 from pipeline.writers import HDF5Writer, ParquetWriter
 
-Batches = Generator[Scored, None, None]
+Crew = Callable[[Job, Sequence[Shard]], Generator[Shard, None, None]]  # gives each shard when its file is there
 
 N_EXAMPLES = 5
 FEW_ITEMS = 65_536  # which are scored sooner than processes start
@@ -45,6 +46,7 @@ class Effort:
     sharing: int = 1  # jobs that may run at once on this machine
     shard_items: int = SHARD_ITEMS
     few_items: int = FEW_ITEMS
+    crew: Crew | None = None  # who scores the shards; None: this process, or processes of this machine
 
 
 def score(
@@ -90,9 +92,10 @@ def write_scores(
     scoring, n_items = scorer.settings.scoring, scorer.items.n_items
     shards = cut(n_items, shard_items=effort.shard_items, batch_size=scoring.batch_size)
     workers = n_workers(scoring.workers, sharing=effort.sharing) if n_items > effort.few_items else 1
+    crew = effort.crew or (partial(score_shards, n_workers=workers) if workers > 1 else partial(_score_here, scorer))
     parquet, hdf5 = _writers(scorer, scoring, folder, run=run)
     summary = Summary()
-    with one_thread(), parquet, hdf5, closing(_in_order(scorer, shards, progress, workers=workers)) as parts:
+    with one_thread(), parquet, hdf5, closing(_in_order(scorer, shards, progress, crew)) as parts:
         for part in parts:
             parquet.write(part.scores)
             hdf5.write(part.scores)
@@ -123,16 +126,14 @@ def _widths(model: Model, scoring: ScoringSettings) -> dict[str, tuple[int, ...]
     }
 
 
-def _in_order(
-    scorer: Scorer, shards: Sequence[Shard], progress: Progress, *, workers: int
-) -> Generator[Scored, None, None]:
+def _in_order(scorer: Scorer, shards: Sequence[Shard], progress: Progress, crew: Crew) -> Generator[Scored, None, None]:
     """Give the scores of the shards one after the other, and tell how fast they come."""
     job = scorer.job
     ready = {shard for shard in shards if job.is_done(shard)}
     todo = [shard for shard in shards if shard not in ready]
     n_items, started = scorer.items.n_items, time.monotonic()
     n_before = n_done = sum(shard.n_items for shard in ready)
-    with closing(score_shards(job, todo, n_workers=workers) if workers > 1 else _score_here(scorer, todo)) as scored:
+    with closing(crew(job, todo)) as scored:
         for shard in shards:
             while shard not in ready:
                 new = next(scored)
@@ -143,7 +144,7 @@ def _in_order(
             yield job.read(shard)
 
 
-def _score_here(scorer: Scorer, shards: Sequence[Shard]) -> Generator[Shard, None, None]:
+def _score_here(scorer: Scorer, _: Job, shards: Sequence[Shard]) -> Generator[Shard, None, None]:
     """Score the shards in this process; give each when it is done."""
     for shard in shards:
         scorer.score(shard)

@@ -80,6 +80,10 @@ def settings_for(file: str, model: Path, changes: Mapping[str, Mapping[str, Any]
                 f"[{section}] {', '.join(values)}: has no effect on scoring; {', '.join(SECTIONS)} have"
             )
     scoring = {"items": file, **changes.get("scoring", {})}
+    if scoring.get("engine", "local") != "local":
+        raise SettingsError(
+            f"[scoring] engine = {scoring['engine']}: a file is scored by this machine; Spark is for the nightly job"
+        )
     trained = load_model(model)
     catalog = {"levels": trained.taxonomy.levels, **asdict(trained.transform.columns)}
     # Which files there are is said here, never by a model.

@@ -119,6 +119,12 @@ class Job:
         """Return whether the scores of a shard stand in its file, whole and unchanged."""
         return _content(self.path(shard), self.key(shard)) is not None
 
+    def write(self, shard: Shard, content: pa.Buffer | bytes) -> None:
+        """Write the file of a shard; `content` are its scores as `stored` has them."""
+        with self.path(shard).open("wb") as file:
+            file.write(_header(self.key(shard), content))
+            file.write(content)
+
     def read(self, shard: Shard) -> Scored:
         """Return the scores of a shard that is done. Raises ArtifactError where they are not there any more."""
         content = _content(self.path(shard), self.key(shard))
@@ -164,16 +170,12 @@ class Scorer:
     def score(self, shard: Shard) -> None:
         """Write the file of a shard."""
         found = self.items.read(shard.start, shard.stop)
-        sink = pa.BufferOutputStream()
         if isinstance(found, pa.RecordBatch):
-            _write(sink, score_batch(self.model, found, clean=False, scoring=self.settings.scoring))
+            scores = score_batch(self.model, found, clean=False, scoring=self.settings.scoring)
+            self.job.write(shard, stored(scores))
         else:
-            _write(sink, self._score_kept(found, shard))
-            _write(sink, found.rejects.replace_schema_metadata({N_TAGS: str(found.n_tags)}))
-        content = sink.getvalue()
-        with self.job.path(shard).open("wb") as file:
-            file.write(_header(self.job.key(shard), content))
-            file.write(content)
+            rejects = found.rejects.replace_schema_metadata({N_TAGS: str(found.n_tags)})
+            self.job.write(shard, stored(self._score_kept(found, shard), rejects))
 
     def _score_kept(self, found: Cleaned, shard: Shard) -> pa.RecordBatch:
         """Return the scores of raw items that are kept: a pass has those of as many rows of the input."""
@@ -187,9 +189,13 @@ class Scorer:
         return _one_batch(pa.Table.from_batches(scores))
 
 
-def _write(sink: pa.NativeFile, rows: pa.RecordBatch | pa.Table) -> None:
-    with pa.ipc.new_stream(sink, rows.schema) as stream:
-        stream.write(rows)
+def stored(*parts: pa.RecordBatch | pa.Table) -> pa.Buffer:
+    """Return what stands in the file of a shard: a stream of Arrow for each part, one behind the other."""
+    sink = pa.BufferOutputStream()
+    for rows in parts:
+        with pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write(rows)
+    return sink.getvalue()
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -82,6 +82,18 @@ class TermCounter:
         if self._n_pending > _MERGE_AT:
             self._merge()
 
+    def merge(self, other: TermCounter) -> None:
+        """Count what another counter has counted.
+
+        >>> one, other = TermCounter(), TermCounter()
+        >>> other.add(pa.array(["b", "a"]), np.array([2, 1]))
+        >>> one.merge(other)
+        >>> one.vocabulary(min_count=1, max_size=10).document_frequency.tolist()
+        [2, 1]
+        """
+        for counted in (other._merged, *other._pending):
+            self.add(pa.concat_arrays([pa.array([], pa.string()), *counted["term"].chunks]), counted["frequency"])
+
     def vocabulary(self, *, min_count: int, max_size: int) -> Vocabulary:
         """Return the terms on at least `min_count` items, at most `max_size` of them, the most frequent first.
 

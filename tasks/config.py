@@ -54,7 +54,21 @@ LUIGI_SETTINGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "scheduling_error": ("35", "an exception while tasks were looked up"),
         "unhandled_exception": ("40", "a setting is wrong, or anything else"),
     },
+    "spark": {
+        "master": (
+            "",
+            "where stages of engine = spark run: spark://host:7077, yarn, k8s://..., local[4]; empty: what Spark's own "
+            "configuration says, else this machine",
+        ),
+        "conf": ("", "name=value | name=value: properties of Spark, such as spark.executor.memory=4g"),
+    },
 }
+# Others that luigi.contrib.spark reads, each the option of spark-submit of that name.
+SPARK_OPTIONS = (
+    *("archives", "deploy_mode", "driver_class_path", "driver_cores", "driver_java_options", "driver_library_path"),
+    *("driver_memory", "executor_cores", "executor_memory", "files", "hadoop_conf_dir", "jars", "num_executors"),
+    *("packages", "properties_file", "py_files", "queue", "spark_submit", "supervise", "total_executor_cores"),
+)
 
 # Sections that Luigi 3.8 documents beside those of its own that it registers when it is imported.
 OTHER_SECTIONS = (
@@ -81,7 +95,6 @@ OTHER_SECTIONS = (
     "sendgrid",
     "smtp",
     "sns",
-    "spark",
     "task_history",
     "webhdfs",
 )
@@ -170,7 +183,8 @@ def _luigi_names() -> dict[str, list[str]]:
     from luigi.worker import worker
 
     configs = {"core": core, "retcode": retcode, "scheduler": scheduler, "worker": worker}
-    return {section: list(configs[section].get_param_names()) for section in LUIGI_SETTINGS if section in configs}
+    names = {section: list(configs[section].get_param_names()) for section in LUIGI_SETTINGS if section in configs}
+    return {**names, "spark": [*LUIGI_SETTINGS["spark"], *SPARK_OPTIONS]}
 
 
 def check_flags(arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tasks.clean import CleanTags
@@ -25,7 +26,12 @@ class BuildFeatures(Stage):
 
     def run(self) -> None:
         """Fit the transform on the training items and apply it to the labelled ones."""
+        clean = self.read("clean")
+        if self.settings.features.engine == "spark":
+            from tasks.spark import run_on_spark
+
+            self.publish(partial(run_on_spark, self.settings, self.stage, paths={"clean_folder": clean}))
+            return
         from pipeline.features import build
 
-        clean = self.read("clean")
         self.publish(lambda folder, _: build(self.settings, clean, folder))

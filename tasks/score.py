@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import luigi
 
 from pipeline import artifacts, pointers, retention, summary
 from pipeline.errors import ArtifactError
+from pipeline.progress import Progress
 from tasks import config
 from tasks.changes import publish_changes
 from tasks.clean import CleanTags
@@ -71,21 +73,7 @@ class ScoreCatalog(Stage):
 
     def score(self) -> None:
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
-        from pipeline.score_catalog import Effort, score
-
-        export, scored = self.read("export"), self.read("scored")
-        self.publish(
-            lambda folder, progress: score(
-                self.settings,
-                export / "model.h5",
-                scored,
-                folder,
-                run=self.fingerprint,
-                progress=progress,
-                # As many tasks may work at once.
-                effort=Effort(sharing=config.luigi_workers()),
-            )
-        )
+        self.publish(self.scorer())
         artifacts.sweep(self.root)
         pointer = replace(self.pointer(), changes=publish_changes(self, self.pointer().plan))
         if self.settings.report.enabled:
@@ -96,6 +84,21 @@ class ScoreCatalog(Stage):
         clean = self.cleaned("clean") if "clean" in self.identity.fingerprints else scored
         print(summary.closing(self.root, pointer, clean=clean, scored=scored, reason=self.identity.choice.reason))
         self.sweep()
+
+    def scorer(self) -> Callable[[Path, Progress], None]:
+        """Return what scores the clean items into a directory: this machine, or Spark."""
+        model, scored = self.read("export") / "model.h5", self.read("scored")
+        if self.settings.scoring.engine == "spark":
+            from tasks.spark import run_on_spark
+
+            paths = {"model_file": model, "clean_folder": scored}
+            return partial(run_on_spark, self.settings, "score", paths=paths, run=self.fingerprint)
+        from pipeline.score_catalog import Effort, score
+
+        effort = Effort(sharing=config.luigi_workers())  # as many tasks may work at once
+        return lambda folder, progress: score(
+            self.settings, model, scored, folder, run=self.fingerprint, progress=progress, effort=effort
+        )
 
     def sweep(self) -> None:
         """Remove what [storage] keep_runs does not keep; what is published is published also where that fails."""

@@ -258,6 +258,10 @@ def current_identity(date: datetime.date) -> Identity:
     engine = identity.settings.training.engine
     if find_spec(engine) is None:
         raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
+    if "spark" in (settings.features.engine, settings.scoring.engine):
+        from tasks import spark
+
+        spark.check(settings)
     if settings.training.refresh != CHANGED or settings.training.warm_start == LAST:
         # The plan decides where it is written already: what is published may have changed since.
         last = last_model(root)

@@ -43,6 +43,7 @@ def changed(one: Identity, other: Identity) -> list[str]:
         ("catalog", "title", "name", STAGES),
         ("clean", "lowercase", False, STAGES),
         ("features", "max_tags", 8, STAGES[1:]),
+        ("features", "max_items", 8, STAGES[1:]),
         ("network", "hidden", 8, STAGES[2:]),
         ("training", "epochs", 5, STAGES[2:]),
         ("training", "compile_mode", "fast_compile", STAGES[2:]),
@@ -88,6 +89,7 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         drift = ["max_unseen_share", "max_tag_distance", "max_label_distance", "max_row_change", "accept_drift"]
     assert without_effect == [
         *(f"clean.{name}" for name in drift),
+        "features.engine",
         "training.refresh",
         "training.prefetch",
         *(f"gate.{name}" for name in type(Settings().gate).model_fields),

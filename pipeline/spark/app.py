@@ -1,0 +1,84 @@
+"""The program that spark-submit runs: one stage on Spark, told by a file of JSON, `app.py JOB`.
+
+It is the driver. It ends with the process that started it, and tells it by a file how far it is and what goes wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # This package as it is installed, before anything else of that name, and not the folder that this file lies in.
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from pipeline.config import Settings
+from pipeline.leftovers import alive
+from pipeline.refusals import nothing_lost
+from pipeline.spark.cluster import own_python, prepare
+from pipeline.spark.messages import Teller
+
+POLL_SECONDS = 1.0
+MESSAGE_MB = 1024  # Spark sends tasks of 128 MB by default; a shard of features may be larger before it is one
+
+
+def main(path: Path) -> int:
+    """Do what the job says; return the exit code."""
+    job = json.loads(path.read_text("utf-8"))
+    threading.Thread(target=_end_with, args=(job["parent"],), name="end with parent", daemon=True).start()
+    teller = Teller(Path(job["messages"]))
+    try:
+        with nothing_lost():
+            run(job, teller)
+    except Exception as error:
+        teller.fail(error)
+        raise
+    return 0
+
+
+def run(job: dict[str, Any], teller: Teller) -> None:
+    """Start a session and do the stage."""
+    own_python()
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder
+    if "spark.rpc.message.maxSize" not in dict(SparkConf().getAll()):
+        builder = builder.config("spark.rpc.message.maxSize", str(MESSAGE_MB))
+    session = builder.getOrCreate()
+    try:
+        session.sparkContext.setLogLevel("ERROR")
+        prepare(session)
+        paths = {name: Path(value) for name, value in job["paths"].items()}
+        settings = Settings.model_validate(job["settings"])
+        stage(job["stage"])(session, settings, **paths, **job["options"], progress=teller)
+    finally:
+        session.stop()
+
+
+def stage(name: str) -> Callable[..., None]:
+    """Return what does a stage; each is imported alone."""
+    if name == "features":
+        from pipeline.spark.features import build_on_spark
+
+        return build_on_spark
+    from pipeline.spark.scoring import score_on_spark
+
+    return score_on_spark
+
+
+def _end_with(process: int) -> None:
+    """End this process, and so Spark, when another one is there no more."""
+    while alive(process):
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

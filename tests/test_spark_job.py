@@ -1,0 +1,183 @@
+"""The nightly job with a stage on Spark: one setting more, the same results, and mistakes that are told at once."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from luigi.configuration import get_config
+from small_job import DATE
+from spark_session import JAVA, why_not
+
+from pipeline.config import Settings
+from pipeline.errors import ArtifactError, SettingsError, WorkerError
+from pipeline.progress import Progress
+from pipeline.spark.messages import Listener, Teller
+from tasks import spark
+
+SPARK = f"""
+[spark]
+master = local[2]
+conf = spark.ui.enabled=false | spark.driver.extraJavaOptions={JAVA}
+"""
+
+
+def published(project):
+    (manifest,) = project.root.glob("score/*/manifest.json")
+    return json.loads(manifest.read_text())["files"]
+
+
+def forget_scores(project):
+    shutil.rmtree(project.root / "score")
+    shutil.rmtree(project.root / "published")
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_the_job_on_spark_publishes_what_the_local_one_does(project):
+    local = published(project)
+    forget_scores(project)
+    (project.folder / "luigi.cfg").write_text((project.folder / "luigi.cfg").read_text() + SPARK)
+    code, out, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-engine", "spark")
+    assert code == 0, err
+    assert published(project) == local
+    assert "scored         31 items" in out
+    assert "ScoreCatalog  31/31  items per second" in err
+    before = project.results()
+    project.score("--scoring-engine", "local")
+    assert project.results() == before
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_a_spark_that_does_not_start_publishes_nothing_and_is_told(project):
+    forget_scores(project)
+    broken = SPARK.replace("conf = ", "conf = spark.driver.memory=1k | ")
+    (project.folder / "luigi.cfg").write_text((project.folder / "luigi.cfg").read_text() + broken)
+    project.environment["A_PASSWORD"] = "to be kept"
+    code, out, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-engine", "spark")
+    assert code == 30
+    assert "Spark program failed with return code=1; its last words: " in err
+    assert "to be kept" not in out + err
+    assert not list(project.root.glob("score/*"))
+    assert not (project.root / "published" / f"{DATE}.json").exists()
+
+
+# --- settings
+
+
+@pytest.fixture
+def option():
+    """Set options of [spark] until the test is over."""
+    luigi = get_config()
+    before = dict(luigi["spark"])
+    yield lambda name, value: luigi.set("spark", name, value)
+    luigi["spark"] = before
+
+
+def on_spark(section="scoring"):
+    return Settings(**{section: {"engine": "spark"}})
+
+
+def test_nothing_is_asked_of_spark_where_the_engine_is_local(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    spark.check(Settings())
+
+
+def test_without_spark_the_job_is_refused(monkeypatch, option):
+    option("spark_submit", "/nowhere/spark-submit")
+    with pytest.raises(
+        SettingsError, match=r"^\[scoring\] engine = spark: there is no /nowhere/spark-submit; pip install"
+    ):
+        spark.check(on_spark())
+
+
+def test_without_java_the_job_is_refused(monkeypatch, tmp_path, option):
+    option("spark_submit", sys.executable)  # there is such a program
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(
+        SettingsError, match=r"^\[features\] engine = spark: there is no .*/bin/java; Spark 4 needs Java 17"
+    ):
+        spark.check(on_spark("features"))
+
+
+def test_a_driver_within_the_cluster_is_refused(monkeypatch, tmp_path, option):
+    option("spark_submit", sys.executable)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").symlink_to(sys.executable)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    option("deploy_mode", "cluster")
+    with pytest.raises(SettingsError, match=r"^\[spark\] deploy-mode = cluster: the driver writes below"):
+        spark.check(on_spark())
+    option("deploy_mode", "client")
+    spark.check(on_spark())
+
+
+def test_options_go_to_spark_submit_as_luigi_has_them(option, monkeypatch):
+    monkeypatch.delenv("PYSPARK_DRIVER_PYTHON", raising=False)
+    option("spark_submit", sys.executable)
+    option("master", "spark://cluster:7077")
+    option("conf", "spark.executor.memory=4g | spark.executor.cores = 2")
+    option("executor_memory", "3g")
+    command = spark.SparkProgram(job="job.json").program_args()
+    shown = " ".join(command)
+    assert command[:3] == [sys.executable, "--master", "spark://cluster:7077"]
+    assert "--conf spark.executor.memory=4g --conf spark.executor.cores=2" in shown
+    assert f"--conf spark.pyspark.driver.python={sys.executable}" in shown
+    assert "--executor-memory 3g" in shown
+    assert command[-2:] == [str(spark.PROGRAM), "job.json"]
+
+
+# --- what the program tells
+
+
+class Seen(Progress):
+    def __init__(self):
+        self.told = []
+
+    def update(self, done, total=None, **facts):
+        self.told.append((done, total, facts))
+
+    def note(self, text):
+        self.told.append(text)
+
+
+def test_progress_of_the_program_is_passed_on_to_the_last_line(tmp_path):
+    seen = Seen()
+    listener = Listener(tmp_path / "messages", seen)
+    with listener.listening():
+        teller = Teller(tmp_path / "messages")
+        teller.update(10, 20, items_per_second=3.5)
+        teller.note("caf\u00e9")
+    assert seen.told == [(10, 20, {"items_per_second": 3.5}), "caf\u00e9"]
+    assert listener.failure() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "same"),
+    [
+        (ArtifactError("model.h5: has changed"), ArtifactError("model.h5: has changed")),
+        (OSError(28, "No space left on device", "/full"), OSError(28, "No space left on device", "/full")),
+        (KeyError("x"), WorkerError("the program on Spark ended with KeyError: 'x'")),
+    ],
+)
+def test_an_error_of_the_program_is_raised_again(tmp_path, error, same):
+    listener = Listener(tmp_path / "messages", Seen())
+    with listener.listening():
+        Teller(tmp_path / "messages").fail(error)
+    found = listener.failure()
+    assert (type(found), str(found)) == (type(same), str(same))
+
+
+def test_the_program_ends_with_who_started_it(tmp_path):
+    """It must not write when nobody waits for it."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    job = {"parent": gone.pid, "messages": str(tmp_path / "messages"), "stage": "score"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    code = (
+        "import sys, time, pipeline.spark.app as app; from pathlib import Path\n"
+        "app.run = lambda *_: time.sleep(60)\n"
+        "app.main(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "job.json")], timeout=50, check=False)
+    assert done.returncode == 1
