@@ -93,6 +93,7 @@ def test_every_setting_but_paths_speed_and_storage_changes_something(items):
         "training.refresh",
         "training.prefetch",
         *(f"gate.{name}" for name in type(Settings().gate).model_fields),
+        *(f"report.{name}" for name in type(Settings().report).model_fields),
         *(f"storage.{name}" for name in type(Settings().storage).model_fields),
         *(f"monitoring.{name}" for name in type(Settings().monitoring).model_fields),
     ]
