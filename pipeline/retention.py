@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts, leases, pointers
-from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS
 from pipeline.leftovers import FINGERPRINT, REMOVED, leftovers
 from pipeline.locks import held
+from pipeline.plans import both, places, read_plan
 from pipeline.pointers import Pointer
 from pipeline.status import size
 
@@ -104,12 +104,7 @@ def _plans(root: Path, keep_runs: int) -> Plans:
     by_time = sorted(dates, key=lambda one: pointers.of_date(root, one.date).stat().st_mtime_ns, reverse=True)
     named = [found for found in (pointers.latest(root), pointers.pinned(root)) if found is not None]
     runs = {found.run for found in named} | _first(reversed(dates), keep_runs) | _first(by_time, keep_runs)
-    plans = []
-    for path in sorted((root / "plan").glob("*.json")):
-        try:
-            plans.append((path, unsealed(path.read_text("utf-8"))))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: is not a plan ({error}); remove it") from None
+    plans = [(path, plan) for path in places(root) if (plan := read_plan(path)) is not None]
     running = frozenset(leases.needed(root))
     runs |= running  # A date that is being run again has its pointer as long.
     kept = [pointer for pointer in dates if pointer.run in runs]
@@ -160,4 +155,5 @@ def _upstreams(folder: Path) -> set[str]:
 
 
 def _old_plans(root: Path, found: Plans) -> list[Path]:
-    return [path for path, plan in found.plans if not found.stays(path.relative_to(root).as_posix(), plan)]
+    old = [path for path, plan in found.plans if not found.stays(path.relative_to(root).as_posix(), plan)]
+    return [file for path in old for file in both(path) if file.exists()]

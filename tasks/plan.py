@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, pointers
-from pipeline.digests import fingerprint, sealed
+from pipeline import pointers
+from pipeline.digests import fingerprint
 from pipeline.identity import STAGE_VERSIONS, significant
 from pipeline.locks import held
-from pipeline.refresh import read_plan
+from pipeline.plans import read_plan, write_plan
 from tasks.stage import Dated, Stage, plan_name
 from tasks.targets import FileTarget, PlanTarget
 
@@ -72,7 +72,7 @@ class PlanRun(Dated):
         work = self.root / "work"
         with held(work / "plan.lock"):
             if not self.output().agrees():
-                artifacts.write_text(self.output().path, sealed(self.content()), work=work)
+                write_plan(self.output().path, self.content(), work=work)
 
     def content(self) -> dict[str, Any]:
         """Return what is frozen."""

@@ -37,12 +37,17 @@ class PointerTarget(luigi.Target):
         self.run = run
 
     def exists(self) -> bool:
-        """Return whether the date's pointer names this run and `latest` some; a damaged one is written anew."""
+        """Return whether the date's pointer names this run and `latest` some; a damaged one is written anew.
+
+        So is one that names changes which are damaged: no other stage reads those.
+        """
         try:
             pointer, latest = pointers.read(self.path), pointers.read(self.path.with_name("latest.json"))
         except ArtifactError:
             return False
-        return pointer is not None and pointer.run == self.run and latest is not None
+        if pointer is None or pointer.run != self.run or latest is None:
+            return False
+        return pointer.changes is None or artifacts.exists(self.path.parents[1] / pointer.changes)
 
     def __str__(self) -> str:
         return f"{self.path} -> {self.run}"
