@@ -23,7 +23,7 @@ import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -437,8 +437,12 @@ def size_of(path: Path) -> int:
     return total
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that bear on results, those that are installed."""
+@cache
+def versions() -> Mapping[str, str]:
+    """Return the versions of Python and of the libraries that bear on results, those that are installed.
+
+    They are asked once a process: to find them takes as long as to publish a small directory.
+    """
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):

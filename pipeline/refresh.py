@@ -14,13 +14,12 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.artifacts import exists, manifest
 from pipeline.config_learning import TrainingSettings
-from pipeline.digests import unsealed
-from pipeline.errors import ArtifactError, SettingsError
+from pipeline.errors import SettingsError
 from pipeline.inputs import LAST
+from pipeline.plans import damaged, read_plan
 from pipeline.pointers import latest
 
 CHANGED, PINNED = "changed", "pinned"
@@ -44,21 +43,7 @@ def planned(path: Path) -> Choice | None:
     try:
         return None if content is None else Choice(**content["choice"])
     except (TypeError, KeyError) as error:
-        raise _damaged(path, error) from None
-
-
-def read_plan(path: Path) -> dict[str, Any] | None:
-    """Return what a plan has frozen, None where there is no plan yet. Raises ArtifactError for a damaged one."""
-    try:
-        return unsealed(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path}: is not a plan ({error}); remove it and run the job again")
+        raise damaged(path, error) from None
 
 
 @dataclass(frozen=True)

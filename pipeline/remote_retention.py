@@ -112,7 +112,12 @@ def _pointers(remote: Remote, listing: Mapping[str, Entry]) -> tuple[dict[str, P
             found[key] = pointer_of(stored)
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{remote.objects.url_of(key)}: is not a pointer ({error}); remove it") from None
-        named |= {stored["folder"], stored["changes"], stored["model_file"].rpartition("/")[0]} - {None}
+        named |= {
+            stored["folder"],
+            stored["changes"],
+            stored.get("report"),
+            stored["model_file"].rpartition("/")[0],
+        } - {None}
     return found, named
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts, leases, pointers
-from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS
 from pipeline.leftovers import FINGERPRINT, REMOVED, leftovers
 from pipeline.locks import held
+from pipeline.plans import both, places, read_plan
 from pipeline.pointers import Pointer
 from pipeline.remote import remote_of
 from pipeline.status import size
@@ -123,13 +123,7 @@ def _plans(root: Path, keep_runs: int) -> Plans:
 
 def read_plans(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return all plans; raises ArtifactError for a damaged one."""
-    plans = []
-    for path in sorted((root / "plan").glob("*.json")):
-        try:
-            plans.append((path, unsealed(path.read_text("utf-8"))))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: is not a plan ({error}); remove it") from None
-    return plans
+    return [(path, plan) for path in places(root) if (plan := read_plan(path)) is not None]
 
 
 def first_runs(dates: Iterable[Pointer], n: int) -> set[str]:
@@ -181,4 +175,5 @@ def _upstreams(folder: Path) -> set[str]:
 
 
 def _old_plans(root: Path, found: Plans) -> list[Path]:
-    return [path for path, plan in found.plans if not found.stays(path.relative_to(root).as_posix(), plan)]
+    old = [path for path, plan in found.plans if not found.stays(path.relative_to(root).as_posix(), plan)]
+    return [file for path in old for file in both(path) if file.exists()]

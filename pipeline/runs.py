@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline import pointers
 from pipeline.artifacts import exists, published_at
-from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError
+from pipeline.plans import places, read_plan
 from pipeline.pointers import Pointer
 
 MAX_NAMED = 10  # runs that are named where none is found
@@ -83,9 +83,9 @@ def _names(root: Path) -> str:
 def _planned(root: Path) -> list[Pointer]:
     """Return the runs that plans name; one that cannot be read names none."""
     found = []
-    for path in (root / "plan").glob("*.json"):
-        with suppress(OSError, ValueError, KeyError):
-            plan = unsealed(path.read_text("utf-8"))
+    for path in places(root):
+        with suppress(ArtifactError, KeyError):
+            plan = read_plan(path) or {}
             run, model = plan["stages"]["score"], plan["stages"]["export"]
             place = path.relative_to(root).as_posix()
             found.append(Pointer(date=plan["date"], run=run, folder=f"score/{run}", model=model, plan=place))

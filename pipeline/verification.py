@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import pointers
+from pipeline import plans, pointers
 from pipeline.artifacts import exists
-from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS
 from pipeline.pointers import Pointer
@@ -27,11 +26,7 @@ def published(root: Path) -> list[Path]:
 
 def damaged_pointers(root: Path) -> Iterator[str]:
     """Give a line for each pointer, link or plan that is damaged, or names what is not there."""
-    for path in sorted((root / "plan").glob("*.json")):
-        try:
-            unsealed(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            yield f"{path}: is not a plan ({error}); remove it"
+    yield from plans.damages(root)
     known = ("latest", "pinned", "removed")
     named = [root / "published" / f"{name}.json" for name in known[:2]]
     for path in (*named, *sorted((root / "published").glob("[0-9]*.json"))):

@@ -17,6 +17,7 @@ from importlib.abc import MetaPathFinder
 from typing import TextIO
 
 from pipeline.errors import PipelineError
+from pipeline.orphans import killed_with
 
 POLL_SECONDS = 1.0
 Lines = queue.SimpleQueue[str]
@@ -36,6 +37,7 @@ def main(parent: int) -> None:
     sys.meta_path.insert(0, WithoutPandas())
     # Who presses Ctrl-C ends the process above, and so this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    killed_with(parent)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # Whatever a library prints is no answer.
     lines: Lines = queue.SimpleQueue()

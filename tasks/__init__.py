@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import SettingsError
-from tasks import config, messages, records, supervisor  # noqa: F401 (records listens to Luigi's events)
+from tasks import config, messages, once, records, supervisor  # noqa: F401 (records listens to Luigi's events)
 from tasks.clean import CleanTags
 from tasks.drift import CheckDrift
 from tasks.export import ExportModel
@@ -36,6 +36,7 @@ __all__ = [
 
 config.apply_luigi_settings()
 messages.install()
+once.install()
 if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parent.name == "luigi":  # the script, or python -m luigi
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Ctrl-C ends the command as SIGTERM does: at once, as what is on the disk is whole at any time.

@@ -8,7 +8,7 @@ from pipeline import artifacts
 from pipeline.digests import fingerprint
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS
-from pipeline.refresh import read_plan
+from pipeline.plans import read_plan
 from tasks.stage import Stage
 
 

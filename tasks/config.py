@@ -22,7 +22,6 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
 from luigi.task_register import Register
 
-from pipeline.artifacts import writable
 from pipeline.config import Settings, StorageSettings, make_settings, suggest
 from pipeline.config_types import Section
 from pipeline.errors import ArtifactError, SettingsError
@@ -231,20 +230,6 @@ def luigi_workers() -> int:
     from luigi.interface import core
 
     return max(1, int(core().workers))
-
-
-def lock_below(root: Path) -> None:
-    """Keep Luigi's lock against running the same command twice below the root of the results.
-
-    By default it is one for all projects of the machine, and `luigi --module tasks ScoreCatalog` is the same
-    command everywhere. A root that cannot be written is left for the first task to report.
-    """
-    config = get_config()
-    if CmdlineParser.get_instance() is None or config.has_option("core", "lock_pid_dir"):
-        return
-    folder = root / "work" / "pid"
-    if writable(folder):
-        config.set("core", "lock_pid_dir", str(folder).replace("%", "%%"))
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, mirror, pointers
+from pipeline import mirror, pointers
 from pipeline.digests import fingerprint, sealed
 from pipeline.identity import STAGE_VERSIONS, significant
 from pipeline.locks import held
-from pipeline.refresh import read_plan
+from pipeline.plans import read_plan, write_plan
 from pipeline.remote import remote_of
 from pipeline.urls import is_url
 from tasks.stage import Dated, Stage, plan_name
@@ -74,15 +74,15 @@ class PlanRun(Dated):
         work = self.root / "work"
         with held(work / "plan.lock"):
             if not self.output().agrees():
-                self.keep(self.output().path, sealed(self.content()), work)
+                self.keep(self.output().path, work)
 
-    def keep(self, path: Path, text: str, work: Path) -> None:
+    def keep(self, path: Path, work: Path) -> None:
         """Write the plan down; where a store has one that another machine has written first, that one counts."""
         remote = remote_of(self.root)
         if remote is None:
-            artifacts.write_text(path, text, work=work)
+            write_plan(path, self.content(), work=work)
             return
-        mirror.keep_first(remote, path, text)
+        mirror.keep_first(remote, path, sealed(self.content()))
         self.output().agrees()
 
     def content(self) -> dict[str, Any]:

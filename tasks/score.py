@@ -6,6 +6,7 @@ import datetime
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +36,11 @@ class ScoreCatalog(Stage):
     _pointed = False  # whether this process has pointed the date to this run
 
     def complete(self) -> bool:
-        """Return whether the results are published and pointed to: also where a run of other settings has since."""
-        return self._pointed or bool(super().complete())
+        """Return whether the results are published and pointed to: also where a run of other settings has since.
+
+        A plan that got lost is made anew.
+        """
+        return self._pointed or (bool(super().complete()) and self.same_run(PlanRun, "plan").complete())
 
     def requires(self) -> dict[str, Any]:
         """Return the plan, the leave to go on, the model, the verdict on a new one, and the clean items to score."""
@@ -75,7 +79,8 @@ class ScoreCatalog(Stage):
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
         self.publish(self.scorer())
         artifacts.sweep(self.root)
-        pointer = replace(self.pointer(), changes=publish_changes(self, self.pointer().plan))
+        changes = publish_changes(self, self.pointer().plan) or self.known_changes()
+        pointer = replace(self.pointer(), changes=changes)
         if self.settings.report.enabled:
             pointer = replace(pointer, report=try_report(self, self.root, pointer, self.settings.report))
         self.patiently(lambda: pointers.point(self.root, pointer))
@@ -113,6 +118,14 @@ class ScoreCatalog(Stage):
     def cleaned(self, name: str) -> Path:
         """Return the directory of one of the two cleanings, the same twice where one catalog is all there is."""
         return self.root / "clean" / self.identity.of(name)
+
+    def known_changes(self) -> str | None:
+        """Return the changes that the date's pointer names for this run; a plan that was made anew knows of none."""
+        with suppress(ArtifactError):
+            known = pointers.read(pointers.of_date(self.root, str(self.date)))
+            if known is not None and known.run == self.fingerprint and known.changes is not None:
+                return known.changes if artifacts.exists(self.root / known.changes) else None
+        return None
 
     def pointer(self) -> pointers.Pointer:
         """Return what the pointer of the date says."""

@@ -22,11 +22,13 @@ from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, u
 from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
 from pipeline.orphans import end_with_parent
+from pipeline.plans import mend, read_plan
 from pipeline.progress import LineProgress, Progress
-from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned, read_plan
+from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned
 from pipeline.remote import remote_of, root_of
 from pipeline.urls import is_url
 from tasks import config, logs
+from tasks.once import lock_below
 from tasks.reporting import reported_progress
 from tasks.retries import Result, patiently
 from tasks.targets import DirectoryTarget
@@ -240,7 +242,7 @@ def _with_last_accepted(identity: Identity, date: datetime.date) -> list[Identit
 def _begin(identity: Identity) -> None:
     """Say that this process needs these results, before any of them is looked for."""
     root = root_of(identity.settings.storage)
-    config.lock_below(root)
+    lock_below(root)
     # Where nothing can be written, nothing can be removed either; the first task to write says what is wrong.
     with suppress(ArtifactError):
         leases.hold(root, identity.fingerprints.values())
@@ -250,6 +252,8 @@ def current_identity(date: datetime.date) -> Identity:
     """Return the identity that the settings and the input files of a date have now; raises SettingsError."""
     settings = with_date(config.load(), date)
     root = config.opened(settings.storage)
+    if not looking_on.get():
+        _mend_plans(root)
     digests = artifacts.Digests(root / "digests.json")
     # Asked twice about a file, it must not have changed in between.
     digest = cache(partial(_digest, digests))
@@ -283,6 +287,13 @@ def _digest(digests: artifacts.Digests, path: str) -> str | None:
     if is_url(path):
         return downloads.digest(path)
     return digests.of(path) if artifacts.readable(Path(path)) else None
+
+
+def _mend_plans(root: Path) -> None:
+    """Write again what of the plans is damaged, and say so; what cannot be written stays for the next run."""
+    with suppress(ArtifactError):
+        for line in mend(root):
+            print(line, file=sys.stderr)
 
 
 def plan_name(date: datetime.date, identity: Identity) -> str:

@@ -13,8 +13,9 @@ import threading
 from typing import NoReturn
 
 from pipeline.errors import SettingsError
+from pipeline.orphans import killed_with
+from tasks.once import EXIT_FAILED
 
-EXIT_FAILED = 30
 MIN_ADDRESS_SPACE = 1 << 30  # bytes; below it the libraries cannot be imported, and OpenBLAS tries for ever
 EXIT_OF_THE_C_LIBRARY = 127  # where it finds no memory for a thread
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -35,9 +36,10 @@ def supervise() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     watched, held = os.pipe()
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:
         os.close(held)
+        killed_with(parent)
         threading.Thread(target=_end_with_other_end, args=(watched,), name="end with parent", daemon=True).start()
         return
     os.close(watched)

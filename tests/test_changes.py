@@ -166,3 +166,31 @@ def test_without_the_last_run_the_night_is_published_all_the_same(project):
     assert code == 0
     assert "changes: not listed: " in err
     assert pointers.latest(project.root).date == "2026-11-24"
+
+
+def test_changes_that_are_damaged_are_listed_anew_by_the_next_run_of_their_date(project):
+    write_items(project.folder / "items.csv", n=33)
+    flags = ("--training-refresh", "pinned", "--scoring-n-best", "1")
+    project.score(*flags, date="2026-11-24")
+    pointer = pointers.latest(project.root)
+    listed = (project.root / pointer.changes / FILE).read_bytes()
+    (project.root / pointer.changes / FILE).write_bytes(listed[:-1])
+    before = project.results()
+    project.score(*flags, date="2026-11-24")
+    assert (project.stages_since(before), pointers.latest(project.root)) == ([], pointer)
+    assert (artifacts.verify(project.root / pointer.changes) / FILE).read_bytes() == listed
+    assert "nothing to do" in project.score(*flags, date="2026-11-24")
+
+
+def test_changes_that_cannot_be_listed_again_are_named_no_more(project):
+    write_items(project.folder / "items.csv", n=33)
+    flags = ("--training-refresh", "pinned", "--scoring-n-best", "1")
+    first = pointers.latest(project.root)
+    project.score(*flags, date="2026-11-24")
+    for folder in (pointers.latest(project.root).changes, first.folder):
+        shutil.rmtree(project.root / folder)
+    code, _, err = project.run("ScoreCatalog", "--date", "2026-11-24", *flags)
+    assert code == 0
+    assert "changes: not listed: " in err
+    assert pointers.latest(project.root).changes is None
+    assert "nothing to do" in project.score(*flags, date="2026-11-24")

@@ -70,7 +70,7 @@ def test_a_warm_start_does_not_train_on_where_nothing_has_changed():
 def test_a_damaged_plan_is_named_with_the_remedy(tmp_path, content):
     assert planned(tmp_path / "plan.json") is None
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"plan\.json: is not a plan .*; remove it and run the job again"):
+    with pytest.raises(ArtifactError, match=r"plan\.json: is not a plan .*; the next run of its date removes it"):
         planned(tmp_path / "plan.json")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from pipeline.artifacts import at_hand, exists, manifest, verified
 from pipeline.errors import ArtifactError
+from pipeline.plans import read_plan
 from pipeline.pointers import Pointer
-from pipeline.refresh import read_plan
 from pipeline.verification import published
 
 STAGES = ("clean", "drift", "features", "train", "export", "gate", "score", "changes")  # in the order that they run

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing.forkserver import _forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -27,7 +28,10 @@ from small_job import DATE, SETTINGS, STAGES, Project, write_items
 from pipeline import artifacts, pointers
 
 NEXT_DATE = "2026-11-24"
-LONGER = SETTINGS.replace("epochs = 1\n", "epochs = 20\npatience = 20\n")  # so that there are checkpoints
+# So that there are checkpoints, two steps each.
+LONGER = SETTINGS.replace("epochs = 1\n", "epochs = 12\npatience = 12\n").replace(
+    "batch_size = 8\n", "batch_size = 16\n"
+)
 TONIGHT = ("ScoreCatalog", "--date", NEXT_DATE)
 # Files that say how long something took, or that only save time: they differ between runs that made the same.
 TIMED = {"manifest.json", "history.csv", "training.json"}
@@ -37,12 +41,22 @@ PRELOADED = (
     "duckdb",
     "h5py",
     "pandas",
+    "pyarrow.acero",
+    "pyarrow.csv",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "sqlite3",
+    "pipeline.changes",
     "pipeline.cleaning",
     "pipeline.drift",
     "pipeline.export",
     "pipeline.features",
-    "pipeline.scoring",
+    "pipeline.gate",
+    "pipeline.ledger",
+    "pipeline.retention",
+    "pipeline.score_catalog",
+    "pipeline.status",
+    "pipeline.summary",
     "pipeline.training",
     "s3fs",
     "warm_engine",
@@ -99,9 +113,12 @@ def start_server(folder: Path) -> None:
     _context.set_forkserver_preload(list(PRELOADED))
     here = Path(__file__).parent
     environment = {"PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent, here)))}
-    # A killed job leaves semaphores, which multiprocessing removes at the end, and says so.
-    environment |= {"PYTHONWARNINGS": "ignore:resource_tracker"}
+    # A killed job leaves semaphores, which multiprocessing removes at the end, and says so; the server says so of what
+    # it has adopted.
+    environment |= {"PYTHONWARNINGS": "ignore:resource_tracker,ignore:forkserver"}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # Theano notes for every node of a graph where it was written; so do no jobs.
+    environment |= {"THEANO_FLAGS": "traceback.limit=0"}
     if can_fault():
         environment |= {"LD_PRELOAD": str(compile_faults(folder))}
     with pytest.MonkeyPatch.context() as patch:
@@ -122,6 +139,16 @@ def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
 
 def _nothing() -> None:
     pass
+
+
+def cpu_seconds() -> float:
+    """Return what this process and all jobs of its server have used, in user and system mode."""
+    own, ticks = sum(os.times()[:4]), os.sysconf("SC_CLK_TCK")
+    try:
+        stat = Path(f"/proc/{_forkserver._forkserver_pid}/stat").read_text()
+    except FileNotFoundError:  # not started, or no Linux
+        return own
+    return own + sum(map(int, stat.rpartition(")")[2].split()[11:15])) / ticks
 
 
 def luigi_command(
@@ -151,6 +178,9 @@ def luigi_command(
     sys.argv = ["luigi", "--module", "tasks", *flags]
     from luigi import lock
     from luigi.cmdline import luigi_run
+    from luigi.configuration import get_config
+
+    get_config().reload()  # The server has read that of its own directory.
 
     def tell() -> None:
         Path(f"command-{os.getpid()}").write_text(" ".join(flags))
@@ -278,6 +308,10 @@ class Tonight:
         return self.undisturbed.content()
 
     @cached_property
+    def before(self) -> dict[str, str]:
+        return self.yesterday.content()
+
+    @cached_property
     def runs(self) -> set[str]:
         """Return the two runs that may be read: yesterday's and today's."""
         found = {pointers.latest(night.root).run for night in (self.yesterday, self.undisturbed)}
@@ -286,7 +320,7 @@ class Tonight:
 
     def published_by(self, stage: str) -> Path:
         """Return what is there as soon as the stage is published today, relative to the root."""
-        before = self.yesterday.content()
+        before = self.before
         (manifest,) = [
             name
             for name in self.expected
@@ -335,19 +369,28 @@ class Reader(threading.Thread):
         self.errors: list[BaseException] = []
 
     def run(self) -> None:
+        seen, read = None, 0.0
         while not self.ended.is_set():
             try:
-                self.read()
+                now = self.named()
+                if now != seen or time.monotonic() - read > 0.05:
+                    self.read()
+                    self.n_reads += 1
+                    seen, read = now, time.monotonic()
             except Exception as error:
                 self.errors.append(error)
                 return
-            self.n_reads += 1
-            time.sleep(0.002)
+            time.sleep(0.001)
+
+    def named(self) -> tuple[int, str]:
+        """Return what changes with the pointer and with the link: a moment after that is when to read."""
+        published = self.root / "published"
+        return (published / "latest.json").stat().st_ino, str((published / "latest").readlink())
 
     def read(self) -> None:
         """Read the latest run by its pointer, and what the link for people leads to."""
         pointer = pointers.latest(self.root)
-        for folder in (self.root / pointer.folder, (self.root / "published" / "latest").resolve()):
+        for folder in {(self.root / pointer.folder).resolve(), (self.root / "published" / "latest").resolve()}:
             artifacts.verify(folder)
             run = artifacts.manifest(folder)["fingerprint"]
             with h5py.File(folder / "scores.h5") as file:

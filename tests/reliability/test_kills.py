@@ -18,10 +18,11 @@ def killed_in(tonight: Tonight, folder, stage: str, share: float) -> tuple[bool,
     place = WINDOWS.index(stage)
     before = WINDOWS[place - 1] if place else None
     began = tonight.ends[before] if before else 0.0
+    awaited = night.root / tonight.published_by(before) if before else None
     with reading(night) as reader:
         process = night.begin()
-        while before and process.is_alive() and not (night.root / tonight.published_by(before)).exists():
-            time.sleep(0.0005)
+        while awaited and process.is_alive() and not awaited.exists():
+            time.sleep(0.001)
         time.sleep(share * (tonight.ends[stage] - began))
         in_time = kill(process)
         night.verify()

@@ -24,7 +24,7 @@ def epochs_go_by(process: BaseProcess, night: Night, n_epochs: int) -> None:
     while process.is_alive() and len(seen) < n_epochs:
         with suppress(FileNotFoundError):
             seen |= {path.stat().st_mtime_ns for path in checkpoints(night)}
-        time.sleep(0.0005)
+        time.sleep(0.002)
 
 
 def stopped(tonight: Tonight, folder, number: int, n_epochs: int, seconds: float, *flags: str) -> tuple[float, bool]:
