@@ -7,7 +7,7 @@ of the input. Memory holds a window and the distinct tags.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags
 
 if TYPE_CHECKING:  # DuckDB stays out of scoring, which imports this module for clean_tags
     from pipeline.inputs import Role
+    from pipeline.windows import Windows
 
 _ONCE = {"min_tag_count": 1, "min_tag_users": 1}
 
@@ -42,11 +43,14 @@ def clean(
     expected: Mapping[str, str],
     role: Role,
     lists: TagLists | None = None,
+    through: Callable[[Windows], Iterable[Any]] = iter,
 ) -> None:
     """Write the tables items, tags, rejects (Parquet) and statistics, tag_lists (JSON) to the folder.
 
     For training also taxonomy.json. Where `lists` of a trained model are given, its rules are followed in place of
     those that the settings name, and the files of either role are only to be scored.
+
+    `through` gives the tables of items.parquet of the windows, and counts and rejects as these themselves would.
 
     `expected` has the SHA-256 of every input file. Raises CatalogError where a file is not the one that was
     expected, cannot be read, lacks a column, or has more rejects than [clean] max_reject_share; and for training
@@ -76,7 +80,7 @@ def clean(
             lists = lists.with_labels(taxonomy.names, settings.clean)
         windows = Windows(staged, settings, rules, counts, labels=lists.labels)
         with pq.ParquetWriter(folder / "items.parquet", windows.schema, compression="zstd") as file:
-            for table in windows:
+            for table in through(windows):
                 file.write_table(table, row_group_size=len(table))
         n_rows = staged.n_rows | {"tag": n_tags_gone + counts.n_raw_tags}
         database.rejects.check_share(n_rows, max_share=max_share)

@@ -58,6 +58,15 @@ class Counts:
             for depth in range(len(known)):
                 self.classes[depth][tuple(known[: depth + 1])] += row["count_all"]
 
+    def merge(self, other: Counts) -> None:
+        """Count what was counted over other tables."""
+        for name in ("n_items", "n_raw_tags", "n_kept", "n_giveaways", "n_given_away", "n_pairs"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("changes", "lengths", "splits", "labelled"):
+            getattr(self, name).update(getattr(other, name))
+        for counts, more in zip(self.classes, other.classes, strict=True):
+            counts.update(more)
+
     def check_training(self, *, has_text: bool) -> None:
         """Raise CatalogError where there is nothing to train on."""
         if not self.labelled["train"]:

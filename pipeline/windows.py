@@ -46,6 +46,13 @@ class Windows:
 
     def __iter__(self) -> Iterator[Any]:
         """Give tables of items.parquet; rejected tags go to the rejects on the way."""
+        rejects = self.staged.database.rejects
+        cleaner = Cleaner(self.settings, self.staged.layout, self.rules, self.counts, rejects, self.labels)
+        for rows, places in self.raw():
+            yield cleaner.clean(rows, self.schema, own_applications(rows, places), places)
+
+    def raw(self) -> Iterator[tuple[Any, Any]]:
+        """Give rows of the items and, where these stand in a file of their own, of the applications of their tags."""
         sizes = self._part_sizes()
         for first, last in cuts(sizes, max_rows=max(1, WINDOW // PART), max_bytes=MAX_BYTES):
             window = {"start": first * PART, "stop": last * PART}
@@ -53,8 +60,7 @@ class Windows:
             # Sorted here: DuckDB would lay all texts of a window side by side first.
             rows = rows.take(pc.sort_indices(rows["n"]))
             if rows.num_rows:
-                own, places = self._own_applications(rows, window)
-                yield self._cleaner.clean(rows, self.schema, own, places)
+                yield rows, self._own_applications(window)
 
     def _part_sizes(self) -> npt.NDArray[np.int64]:
         """Return the bytes of each PART rows of the input, (n_parts,)."""
@@ -85,19 +91,19 @@ class Windows:
     def _query(self, query: str, **parameters: Any) -> Any:
         return self.staged.database.connection.sql(query, params=parameters).to_arrow_table()
 
-    @cached_property
-    def _cleaner(self) -> Cleaner:
-        rejects = self.staged.database.rejects
-        return Cleaner(self.settings, self.staged.layout, self.rules, self.counts, rejects, self.labels)
-
-    def _own_applications(self, rows: Any, window: dict[str, int]) -> tuple[Applications | None, Any]:
-        """Return the raw tags of a window that stand in a file of their own, with source and line, (n, 2)."""
+    def _own_applications(self, window: dict[str, int]) -> Any:
+        """Return the raw tags of a window that stand in a file of their own, with source and line; None without one."""
         if not self.staged.layout.files.tags:
-            return None, None
+            return None
         columns = "n, source, line, tag, count, given_by"
         where = "n >= $start AND n < $stop"
-        places = self._query(f"SELECT {columns} FROM applications WHERE {where} ORDER BY n, line", **window)
-        row = np.searchsorted(rows["n"].to_numpy(), places["n"].to_numpy())
-        user = one_array(places["given_by"]).dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
-        given = {"count": places["count"].to_numpy(), "user": user}
-        return Applications.of(row, one_array(places["tag"]), **given), places
+        return self._query(f"SELECT {columns} FROM applications WHERE {where} ORDER BY n, line", **window)
+
+
+def own_applications(rows: Any, places: Any) -> Applications | None:
+    """Return the raw tags that stand in a file of their own as applications of the rows of items."""
+    if places is None:
+        return None
+    row = np.searchsorted(rows["n"].to_numpy(), places["n"].to_numpy())
+    user = one_array(places["given_by"]).dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
+    return Applications.of(row, one_array(places["tag"]), count=places["count"].to_numpy(), user=user)

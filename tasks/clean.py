@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import luigi
@@ -37,14 +38,22 @@ class CleanTags(Stage):
 
     def run(self) -> None:
         """Clean the files of the role; by the rules of the model where a published one is used again."""
+        model = None if self.identity.choice.model is None else self.read("model") / "model.h5"
+        expected, role = self.expected(), self.which_files()
+        if self.settings.features.engine == "spark":
+            from tasks.spark import run_on_spark
+
+            paths = {} if model is None else {"model_file": model}
+            run = partial(run_on_spark, self.settings, self.stage, paths=paths, expected=expected, role=role)
+            self.publish(run)
+            return
         from pipeline.cleaning import clean
 
         settings, lists = self.settings, None
-        if self.identity.choice.model is not None:
+        if model is not None:
             from pipeline.model import load_rules
 
-            settings, lists = load_rules(self.read("model") / "model.h5", settings)
-        expected, role = self.expected(), self.which_files()
+            settings, lists = load_rules(model, settings)
         self.publish(lambda folder, _: clean(settings, folder, expected=expected, role=role, lists=lists))
 
     def which_files(self) -> Role:

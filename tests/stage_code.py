@@ -83,6 +83,7 @@ WITHOUT_EFFECT = {
     "pipeline.score_raw",
     "pipeline.spark",
     "pipeline.spark.app",
+    "pipeline.spark.cleaning",
     "pipeline.spark.cluster",
     "pipeline.spark.executor",
     "pipeline.spark.features",

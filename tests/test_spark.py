@@ -23,7 +23,11 @@ from pipeline.identity import significant
 from pipeline.progress import SILENT, Progress
 from pipeline.score_catalog import Effort, score
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = [
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+    # Nothing of ours goes through pandas there.
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas"),
+]
 N_ITEMS, SHARD_ITEMS = 200, 16  # 13 shards
 
 
@@ -192,7 +196,7 @@ def test_the_driver_holds_three_waves_at_most(session):
     assert most <= (UNDER_WAY + 1) * PER_TASK * session.sparkContext.defaultParallelism < 40
 
 
-# --- features
+# --- cleaning and features
 
 
 ALL_KINDS = {
@@ -237,6 +241,49 @@ def catalog(tmp_path_factory):
     sections = {"catalog": {"items": raw, **columns}, "features": ALL_KINDS}
     clean(make_settings(sections), folder, expected={raw: artifacts.sha256_of(Path(raw))}, role="training")
     return folder, sections
+
+
+@pytest.mark.parametrize("role", ["training", "scoring"])
+def test_executors_clean_a_catalog_as_the_local_engine_does(session, tmp_path, monkeypatch, role):
+    from pipeline.cleaning import clean
+    from pipeline.spark.cleaning import clean_on_spark
+
+    monkeypatch.setattr("pipeline.windows.WINDOW", 64)
+    rng = random.Random(4)
+    words = [
+        "Zombies",
+        "zombies ",
+        "caf&eacute;",
+        "Sci-Fi",
+        "sci fi",
+        "x" * 200,
+        "!!",
+        "Horror",
+        "stop me",
+        "\u6620\u753b",
+    ]
+    rows = ["item_id,title,genre,theme"]
+    rows += [f"m{n},Film {n},{['Horror', 'Comedy', ''][n % 3]},{'Ghosts' if n % 3 == 0 else ''}" for n in range(300)]
+    rows += ["m5,again,Horror,Ghosts", ",nameless,Horror,"]
+    (tmp_path / "items.csv").write_text("\n".join(rows) + "\n")
+    tags = ["item_id,tag,user"]
+    tags += [f"m{rng.randrange(305)},{rng.choice(words)},u{rng.randrange(5)}" for _ in range(2_000)]
+    (tmp_path / "tags.csv").write_text("\n".join(tags) + "\n")
+    paths = {name: str(tmp_path / f"{name}.csv") for name in ("items", "tags")}
+    of_tags = {"tags_column": "tag", "tags_user": "user"}
+    rules = {"max_reject_share": 1, "stop_tags": "stop me", "drop_label_tags": True, "min_tag_users": 2}
+    scored = paths if role == "scoring" else {}
+    sections = {"catalog": {**paths, **of_tags, "levels": "genre, theme"}, "clean": rules, "scoring": scored}
+    settings = make_settings(sections)
+    expected = {path: artifacts.sha256_of(Path(path)) for path in paths.values()}
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    clean(settings, tmp_path / "here", expected=expected, role=role)
+    clean_on_spark(session, settings, tmp_path / "there", expected=expected, role=role, progress=SILENT)
+    here = files(tmp_path / "here")
+    assert files(tmp_path / "there") == here
+    assert {"items.parquet", "rejects.parquet", "statistics.json", "tags.parquet"} <= set(here)
+    assert pq.ParquetFile(tmp_path / "here" / "items.parquet").num_row_groups == 5
 
 
 @pytest.mark.parametrize("changes", [{"keep_tags": "first"}, {"blocks": "tags, tag_words", "min_count": 20}])

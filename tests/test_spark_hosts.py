@@ -17,7 +17,11 @@ from pipeline.config import Settings
 from pipeline.progress import SILENT
 from pipeline.score_catalog import score
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not())]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas"),
+]
 SPECULATION = {
     "spark.speculation": "true",
     "spark.speculation.interval": "100ms",

@@ -5,6 +5,7 @@
     cluster.py     what a session needs to know of us: the package, the model, one thread a task
     executor.py    what executors do; needs NumPy, SciPy, h5py, pyarrow and pydantic
     waves.py       parts go out and come back, a bounded number at a time
+    cleaning.py    stage 1
     features.py    stage 2
     scoring.py     stage 5
 

@@ -64,6 +64,10 @@ def run(job: dict[str, Any], teller: Teller) -> None:
 
 def stage(name: str) -> Callable[..., None]:
     """Return what does a stage; each is imported alone."""
+    if name == "clean":
+        from pipeline.spark.cleaning import clean_on_spark
+
+        return clean_on_spark
     if name == "features":
         from pipeline.spark.features import build_on_spark
 

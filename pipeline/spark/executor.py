@@ -12,21 +12,29 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import arrow
+from pipeline.clean_rows import Cleaner
 from pipeline.config import ScoringSettings, Settings
+from pipeline.counting import Counts
 from pipeline.digests import sha256_of
 from pipeline.errors import ArtifactError
 from pipeline.features import FeatureTransform, Fitter, load_transform
+from pipeline.layout import Layout
 from pipeline.model import Model, load_model
 from pipeline.partition import Piece
+from pipeline.rejects import Gathered
 from pipeline.scored import stored
 from pipeline.scoring import one_thread, score_batch
 from pipeline.shards import write_shard
+from pipeline.tag_lists import TagLists
+from pipeline.tagging import Judgement, TagRules
+from pipeline.windows import own_applications
 
 ROW = pa.schema([("number", pa.int64()), ("content", pa.binary())])
 ROW_OF_SPARK = "number bigint, content binary"
@@ -70,6 +78,36 @@ class ScoreRows:
             for number, content in rows_of(batches):
                 items = pa.ipc.open_stream(content).read_next_batch()
                 yield row(number, stored(score_batch(model, items, clean=False, scoring=self.scoring)))
+
+
+@dataclass(frozen=True)
+class CleanRows:
+    """Cleans the windows in a task's rows."""
+
+    settings: Settings
+    layout: Layout
+    lists: TagLists
+    labels: frozenset[str]
+    schema: pa.Schema
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Give a row for each row: the number of the window, and its Cleaned, pickled."""
+        for number, content in rows_of(batches):
+            rows, places = pickle.loads(content)
+            rules, rejects = TagRules(self.settings.clean, self.lists), Gathered()
+            counts = Counts(self.settings.catalog.levels)
+            cleaner = Cleaner(self.settings, self.layout, rules, counts, rejects, self.labels)
+            items = cleaner.clean(rows, self.schema, own_applications(rows, places), places)
+            yield row(number, pa.py_buffer(pickle.dumps(Cleaned(items, counts, rejects.table, rules.known))))
+
+
+class Cleaned(NamedTuple):
+    """What a window gives."""
+
+    items: pa.Table  # rows of items.parquet
+    counts: Counts
+    rejects: pa.Table
+    known: dict[str, Judgement]  # the distinct raw tags of the window
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import errors
 from pipeline.errors import PipelineError, WorkerError
@@ -30,7 +31,7 @@ _REASON = re.compile(r"(?:Job aborted due to stage failure: |\w+(?:Exception|Err
 
 
 def through_executors(session: Any, parts: Iterable[Part], work: Work) -> Generator[Part, None, None]:
-    """Give number and content of each part after the executors' work on it, wave by wave.
+    """Give number and content of each part after the executors' work on it; parts whose numbers ascend, in their order.
 
     A task that Spark runs again or twice (an executor was lost, or is slow) counts once. Raises the PipelineError that
     an executor met, and WorkerError where Spark gave up. Who stops asking ends what is under way.
@@ -50,8 +51,8 @@ def through_executors(session: Any, parts: Iterable[Part], work: Work) -> Genera
             while running:
                 done = running.popleft().result()
                 send()
-                for number, content in zip(done["number"], done["content"], strict=True):
-                    yield number.as_py(), content.as_buffer()
+                for place in pc.sort_indices(done["number"]).to_pylist():
+                    yield done["number"][place].as_py(), done["content"][place].as_buffer()
         finally:
             if running:
                 context.cancelJobGroup(group)
