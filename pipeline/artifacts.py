@@ -92,11 +92,13 @@ def publish(
     """
     remote = remote_with(folder)
     with held(work / LOCK, waiting=waiting):
-        if not exists_here(folder):
-            _build(folder, write, work / "build", partial(_seal, facts))
         if remote is not None:
             from pipeline import remote_folders
 
+            remote_folders.take(remote, folder)  # Another machine may have made it since this run began.
+        if not exists_here(folder):
+            _build(folder, write, work / "build", partial(_seal, facts))
+        if remote is not None:
             remote_folders.publish(remote, folder)
         clear_work(work)
 

@@ -18,6 +18,7 @@ from pipeline.config_learning import NetworkSettings, TrainingSettings
 from pipeline.config_nights import GateSettings, MonitoringSettings, ReportSettings
 from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Shares, Weights
 from pipeline.errors import SettingsError
+from pipeline.urls import without_password
 
 # What the clean items and the scores call their own columns; scores.h5 has `names` besides.
 COLUMNS = {
@@ -402,6 +403,6 @@ def _explain(error: ValidationError) -> str:
         place = [str(part) for part in mistake["loc"]]
         message = mistake["msg"].removeprefix("Value error, ")
         section = f"[{place[0]}] " if place else ""
-        setting = f"{place[1]} = {mistake['input']}: " if len(place) > 1 else ""
+        setting = without_password(f"{place[1]} = {mistake['input']}: ") if len(place) > 1 else ""
         lines.append(f"{section}{setting}{message}")
     return "\n".join(lines)

@@ -108,7 +108,7 @@ class ObjectStore:
 
     def download(self, key: str, path: Path) -> None:
         """Copy an object to this machine; raises FileNotFoundError where there is none."""
-        with told(self.url_of(key), passing=(FileNotFoundError,)):
+        with told(self.url_of(key), absent_passes=True):
             self._fs.get_file(self._path(key), str(path))
 
     def remove(self, keys: Iterable[str]) -> None:

@@ -80,6 +80,24 @@ def publish(remote: Remote, folder: Path) -> None:
     raise ArtifactError(f"{remote.objects.url_of(place)}: others write it all the while; run the same command again")
 
 
+def take(remote: Remote, folder: Path) -> None:
+    """Make a directory that is not here the one that the store has, where it has a whole one; the lock of work is held.
+
+    What the store has damaged is made anew.
+    """
+    place = remote.place(folder)
+    if artifacts.exists_here(folder) or not exists(remote, folder):
+        return
+    content = listed(remote, place)
+    if content is not None:
+        try:
+            _adopt(remote, folder, content, locked=True)
+        except ArtifactError as error:
+            if error.__cause__ is not None:  # There was no answer, or no room.
+                raise
+            disown(remote, folder)
+
+
 def bring(remote: Remote, folder: Path) -> None:
     """Make a directory here the one that the store has, its files verified; nothing where the store has none.
 

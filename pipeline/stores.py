@@ -74,17 +74,18 @@ def filesystem(url: str) -> Any:
 
 
 @contextmanager
-def told(url: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn what a library raises into an ArtifactError that says what to do; `passing` passes.
+def told(url: str, *, absent_passes: bool = False) -> Iterator[None]:
+    """Turn what a library raises into an ArtifactError that says what to do; FileNotFoundError may pass.
 
     Of one that comes from a failure which may pass by itself the cause is an OSError that says so.
     """
-    known: tuple[type[Exception], ...] = (ArtifactError, SettingsError, *passing)
     try:
         yield
-    except known:
+    except (ArtifactError, SettingsError):
         raise
     except FileNotFoundError as error:
+        if absent_passes:
+            raise
         raise ArtifactError(f"{url}: there is no such bucket or object ({_words(error)}); make the bucket") from error
     except Exception as error:
         raise explained(url, error) from cause_of(error)

@@ -33,6 +33,15 @@ def without_file_scheme(path: str) -> str:
     return path.removeprefix("file://") if path.startswith("file:///") else path
 
 
+def without_password(text: str) -> str:
+    """Return text that may be shown: of a URL with a password in it neither name nor password.
+
+    >>> without_password("root = s3://name:word@bucket/films.csv")
+    'root = s3://...@bucket/films.csv'
+    """
+    return _PASSWORD.sub("://...@", text)
+
+
 def name_of(path: str) -> str:
     """Return the last part of a path or URL.
 

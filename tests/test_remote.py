@@ -5,7 +5,9 @@ import json
 import threading
 
 import fsspec
+import pyarrow.fs
 import pytest
+from fsspec.implementations.arrow import ArrowFSWrapper
 
 from pipeline import (
     artifacts,
@@ -146,6 +148,22 @@ def test_a_writer_that_is_overtaken_while_it_uploads_takes_what_is_there_and_lea
     folder = publish(first, text="made here")
     assert (folder / "scores.parquet" / "part-0.parquet").read_text() == "made there"
     assert len([name for name in objects(memory) if name.endswith("part-0.parquet")]) == 1
+
+
+def test_what_another_machine_has_made_meanwhile_is_not_made_again(machine):
+    first, second = machine("one"), machine("two")
+    publish(first)
+    folder = second / "score" / RUN
+    artifacts.publish(folder, lambda _: pytest.fail("made again"), work=second / "work" / RUN, facts={})
+    assert artifacts.verify(folder)
+
+
+def test_what_the_store_has_damaged_is_made_again_by_the_stage(machine, memory):
+    publish(machine("one"))
+    (part,) = [name for name in objects(memory) if name.endswith("part-0.parquet")]
+    memory.pipe_file(f"/bucket/root/{part}", b"SCORES")
+    publish(machine("two"))
+    assert artifacts.verify(machine("three") / "score" / RUN)
 
 
 def test_many_writers_at_once_leave_one_result(machine, memory):
@@ -355,6 +373,27 @@ def test_a_write_that_comes_second_is_refused(memory, scheme):
     assert write(scheme, memory, "/bucket/a", b"2", tag=tag)
     assert not write(scheme, memory, "/bucket/a", b"3", tag=tag)
     assert memory.cat_file("/bucket/a") == b"2"
+
+
+def test_a_store_by_way_of_arrow_as_hdfs_is_has_all_that_is_needed(tmp_path, monkeypatch):
+    """The wrapper that fsspec has for HDFS, over a file system of this machine."""
+    arrow = ArrowFSWrapper(pyarrow.fs.LocalFileSystem())
+    monkeypatch.setitem(stores._opened, ("hdfs", "host:8020"), arrow)
+    store = ObjectStore(f"hdfs://host:8020{tmp_path}/root")
+    assert store.list() == {} and store.read("a/b") is None
+    assert store.write_if("a/b", b"1") and not store.write_if("a/b", b"2")
+    store.change("a/b", lambda content: (content or b"") + b"3")
+    (tmp_path / "file").write_bytes(b"file")
+    store.upload(tmp_path / "file", "c/d/e")
+    store.download("c/d/e", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"file"
+    assert {key: entry.size for key, entry in store.list().items()} == {"a/b": 2, "c/d/e": 4}
+    assert store.read("a/b").content == b"13"
+    assert abs((datetime.datetime.now(datetime.UTC) - store.list("c")["c/d/e"].modified).total_seconds()) < 60
+    store.remove(["a/b", "absent"])
+    assert list(store.list()) == ["c/d/e"]
+    with pytest.raises(FileNotFoundError):
+        store.download("absent", tmp_path / "copy")
 
 
 def test_an_answer_that_got_lost_is_no_loss(monkeypatch):
