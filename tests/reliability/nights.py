@@ -40,6 +40,7 @@ MEMORY = {"digests.json", "ledger.sqlite", "ledger.sqlite-journal"}
 PRELOADED = (
     "duckdb",
     "h5py",
+    "nights",
     "pandas",
     "pyarrow.acero",
     "pyarrow.csv",
@@ -161,6 +162,7 @@ def luigi_command(
 ) -> None:
     """Do what the luigi command does in a directory, as the leader of a process group; ends with its exit code."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # What runs in the background of a shell ignores it.
     os.chdir(folder)
     os.environ.update(environment)
     appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND

@@ -33,7 +33,7 @@ def stopped(tonight: Tonight, folder, number: int, n_epochs: int, seconds: float
     process = night.begin(*TONIGHT, *flags)
     epochs_go_by(process, night, n_epochs)
     time.sleep(seconds)
-    sent = time.monotonic()
+    ran, sent = process.is_alive(), time.monotonic()
     with suppress(ProcessLookupError):
         os.kill(process.pid, number)
     process.join(30)
@@ -41,7 +41,7 @@ def stopped(tonight: Tonight, folder, number: int, n_epochs: int, seconds: float
         assert time.monotonic() - sent < 30
         time.sleep(0.002)
     took = time.monotonic() - sent
-    assert process.exitcode in (-number, 0), night.log.read_text()
+    assert process.exitcode == (-number if ran else 0), night.log.read_text()
     assert "Traceback" not in night.log.read_text()
     left = checkpoints(night)
     for path in left:
@@ -66,4 +66,4 @@ def test_a_job_that_is_told_to_stop_does_so_and_goes_on_from_its_checkpoint(toni
     resumed = sum(there for _, there in done)
     figure(f"6 stops: {n} by SIGTERM and SIGINT, slowest end {slowest:.2f} s, no orphan; {resumed} resumed, {n} equal")
     assert slowest < 5
-    assert resumed >= n * 0.5
+    assert resumed >= n * 0.9
