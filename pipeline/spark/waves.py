@@ -59,19 +59,18 @@ def through_executors(session: Any, parts: Iterable[Part], work: Work) -> Genera
 
 
 def waves(parts: Iterable[Part], *, n_parts: int, n_bytes: int) -> Iterator[list[Part]]:
-    """Give the parts in lists of at most so many and, but for a part that is larger, of so many bytes.
+    """Give the parts in lists of so many, or of fewer that have so many bytes; no part is asked for ahead.
 
-    >>> [[number for number, _ in wave] for wave in waves(enumerate([b"a", b"bcd", b"e", b"f"]), n_parts=2, n_bytes=3)]
-    [[0], [1], [2, 3]]
+    >>> parts = enumerate([b"a", b"bcd", b"efg", b"h"])
+    >>> [[number for number, _ in wave] for wave in waves(parts, n_parts=2, n_bytes=3)]
+    [[0, 1], [2], [3]]
     """
     wave: list[Part] = []
-    size = 0
-    for number, content in parts:
-        if wave and (len(wave) == n_parts or size + len(content) > n_bytes):
+    for part in parts:
+        wave.append(part)
+        if len(wave) == n_parts or sum(len(content) for _, content in wave) >= n_bytes:
             yield wave
-            wave, size = [], 0
-        wave.append((number, content))
-        size += len(content)
+            wave = []
     if wave:
         yield wave
 
