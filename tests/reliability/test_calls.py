@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import pytest
-from nights import ALL_CALLS, KILL_AFTER, KILL_BEFORE, NEXT_DATE, Fault, Tonight, reading, rounds, spread
+from nights import ALL_CALLS, KILL_AFTER, KILL_BEFORE, NEXT_DATE, TONIGHT, Fault, Tonight, reading, rounds, spread
 
 from pipeline import ledger
 
@@ -99,14 +99,15 @@ def check_order(calls: list[str], target: str, at: int) -> None:
 
 def test_files_are_synced_then_the_manifest_then_renamed_then_the_parent_is_synced(faults, tonight, tmp_path, figure):
     night = tonight.yesterday.copy(tmp_path / "night")
-    night.succeeds(fault=Fault(ALL_CALLS))
+    night.succeeds(*TONIGHT, "--report-enabled", "true", fault=Fault(ALL_CALLS))
     calls = night.calls()
     found = publications(calls)
     for target, at in found:
         check_order(calls, target, at)
     directories = [target for target, _ in found if temporary(target).endswith("/build")]
-    assert len(directories) == 8  # of five stages, of the checks before and after training, and of the changes
-    figure(f"3 order of {len(calls):,} calls: right in {len(directories)} directories and {len(found) - 8} files")
+    # Of five stages, of the checks before and after training, of the changes, and of the report.
+    assert len(directories) == 9
+    figure(f"3 order of {len(calls):,} calls: right in {len(directories)} directories and {len(found) - 9} files")
 
 
 def sync_failed(tonight: Tonight, folder, number: int) -> int:
