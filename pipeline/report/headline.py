@@ -121,10 +121,10 @@ def _accuracy(name: str, figure: Mapping[str, Any], change: tuple[float, float] 
     if value is None or math.isnan(value):
         return Card(name, "–", "no labelled items were held out")  # noqa: RUF001 (a dash, for people)
     majority = figure.get("majority_accuracy")
-    note = "right" if majority is None else f"right; most frequent class {majority:.1%}"
+    note = "right" if majority is None else f"most frequent class {majority:.1%}"
     if change is None:
         return Card(name, f"{value:.1%}", note)
     moved, chance = change
     state: State = "unknown" if abs(moved) <= chance else "good" if moved > 0 else "bad"
-    words = f"{moved * 100:+.1f} points against the model before" + (", within chance" if state == "unknown" else "")
+    words = f"{moved * 100:+.1f} points since the model before" + (", within chance" if state == "unknown" else "")
     return Card(name, f"{value:.1%}", f"{note}; {words}", state)
