@@ -140,7 +140,7 @@ def test_an_epoch_that_diverged_leaves_no_checkpoint(tmp_path):
 
 def test_a_validation_loss_that_is_no_number_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.h5"
-    seen = iter([1.0, float("nan")])
+    seen = iter([1.0, 1.0, float("nan")])  # of validation and of training items, and of the next epoch's validation
     monkeypatch.setattr(fitting, "evaluate", lambda *_, **__: Evaluation(next(seen), (0.5, 0.5), 0.5))
     with pytest.raises(TrainingError, match="epoch 2, step 4: validation loss nan"):
         trained(quick(), path)

@@ -89,14 +89,15 @@ def test_history_is_a_table_with_a_column_a_level(tmp_path):
     rows = [
         *epochs(2.0),
         Epoch(2, 0.5, Evaluation(1.5, (math.nan,), math.nan), 100.0, 0.1),
-        Epoch(3, 0.4, None, 9.0, 1.0, waiting=0.25),
+        Epoch(3, 0.4, None, 9.0, 1.0, waiting=0.25, training=Evaluation(3.0, (0.5,), 0.25, (2.5,))),
     ]
     write_history(tmp_path / "history.csv", rows, ["genre"])
     with (tmp_path / "history.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    names = ["epoch", "loss", "validation_loss", "genre_accuracy", "path_accuracy", "items_per_second"]
-    names += ["waiting", "seconds"]
-    assert list(table[0]) == names
-    assert list(table[0].values()) == ["1", "1", "2", "0.5", "0.25", "100", "0", "0.1"]
-    assert list(table[1].values()) == ["2", "0.5", "1.5", "", "", "100", "0", "0.1"]
-    assert list(table[2].values()) == ["3", "0.4", "", "", "", "9", "0.25", "1"]
+    measured = ["loss", "genre_loss", "genre_accuracy", "path_accuracy"]
+    names = [f"{part}_{name}" for part in ("validation", "training") for name in measured]
+    assert list(table[0]) == ["epoch", "loss", *names, "items_per_second", "waiting", "seconds"]
+    nothing = ["", "", "", ""]
+    assert list(table[0].values()) == ["1", "1", "2", "", "0.5", "0.25", *nothing, "100", "0", "0.1"]
+    assert list(table[1].values()) == ["2", "0.5", "1.5", "", "", "", *nothing, "100", "0", "0.1"]
+    assert list(table[2].values()) == ["3", "0.4", *nothing, "3", "2.5", "0.5", "0.25", "9", "0.25", "1"]

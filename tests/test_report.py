@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from itertools import pairwise
-from typing import ClassVar
 
 import luigi
 import numpy as np
@@ -411,15 +410,10 @@ def test_a_report_that_was_damaged_is_found_and_made_anew_by_the_next_run(nights
 
 
 def test_the_scheduler_is_told_where_the_page_lies(nights):
-    class Heard(luigi.Task):
-        links: ClassVar[list[str]] = []
-
-        def set_tracking_url(self, link):
-            self.links.append(link)
-
-    task, pointer = Heard(), pointers.latest(nights.root)
+    task, pointer, links = luigi.Task(), pointers.latest(nights.root), []
+    task.set_tracking_url = links.append  # as Luigi's worker does
     assert publish_report(task, nights.root, pointer, REPORT) == pointer.report
-    assert task.links == [(nights.root / pointer.report / PAGE).as_uri()]
+    assert links == [(nights.root / pointer.report / PAGE).as_uri()]
 
 
 def test_the_same_night_with_other_settings_of_the_report_is_the_same_run(nights, tmp_path):

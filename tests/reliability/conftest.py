@@ -6,6 +6,9 @@ from functools import partial
 import nights
 import pytest
 
+# It changes the process that imports it: only the server of jobs may.
+collect_ignore = ["warm_engine.py"]
+
 
 @pytest.fixture
 def figure(record_property) -> Callable[[str], None]:
