@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline import artifacts, container, parameters
+from pipeline import container, files, parameters
 from pipeline.config_learning import TrainingSettings
 from pipeline.digests import fingerprint
 from pipeline.errors import ModelError
@@ -63,7 +63,7 @@ class Checkpoint:
         def write(temporary: Path) -> None:
             container.write(temporary, lambda root: self._fill(root, step, kept))
 
-        artifacts.write_file(self.path, write, work=self.path.parent, before=self.before)
+        files.write_file(self.path, write, work=self.path.parent, before=self.before)
 
     def resume(self, step: TrainingStep, fresh: Kept, progress: Progress) -> Kept:
         """Bring a step to where the file left it, and return what is kept; a file that does not serve changes nothing.

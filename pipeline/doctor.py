@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import pointers
-from pipeline.artifacts import size_of
 from pipeline.downloads import here
 from pipeline.errors import ArtifactError, SettingsError
+from pipeline.files import size_of
 from pipeline.identity import Identity
 from pipeline.reasons import fingerprints_of
 from pipeline.remote import Remote, remote_of

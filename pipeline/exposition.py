@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline import ledger
-from pipeline.artifacts import write_file
+from pipeline.files import write_file
 from pipeline.ledger import Entry
 
 PREFIX = "tagladder"

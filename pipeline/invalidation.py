@@ -14,9 +14,10 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import exists, manifest, write_text
+from pipeline.artifacts import exists, manifest
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
+from pipeline.files import write_text
 from pipeline.leases import guard
 from pipeline.locks import held
 from pipeline.remote import remote_of

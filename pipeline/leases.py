@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.artifacts import remove
 from pipeline.errors import ArtifactError
+from pipeline.files import remove
 from pipeline.locks import held, take
 from pipeline.remote import remote_of
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import pointers
-from pipeline.artifacts import remove, write_text
 from pipeline.conditional import ABSENT
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError, SettingsError
+from pipeline.files import remove, write_text
 from pipeline.locks import held
 from pipeline.object_store import Entry
 from pipeline.remote import Remote

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import remove, write_text
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
+from pipeline.files import remove, write_text
 from pipeline.leases import guard
 from pipeline.locks import held
 from pipeline.remote import remote_with

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.artifacts import remove, replace_link, write_text
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
+from pipeline.files import remove, replace_link, write_text
 from pipeline.leases import guard
 from pipeline.locks import held
 from pipeline.remote import remote_of

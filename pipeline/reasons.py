@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import exists, manifest, versions
+from pipeline.artifacts import exists, manifest
 from pipeline.errors import ArtifactError
+from pipeline.manifests import versions
 from pipeline.pointers import Pointer
 
 # What every directory has for itself, and what no result depends on.

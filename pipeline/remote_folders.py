@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline import artifacts
+from pipeline import artifacts, digests, manifests
 from pipeline.conditional import ABSENT
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
@@ -25,7 +25,7 @@ ROUNDS = 5  # of writers of the same directory whose manifest is in each other's
 
 def listed(remote: Remote, place: str) -> dict[str, Any] | None:
     """Return what the store's manifest of a directory says, None for none; raises ArtifactError for a damaged one."""
-    found = remote.objects.read(f"{place}/{artifacts.MANIFEST}")
+    found = remote.objects.read(f"{place}/{manifests.MANIFEST}")
     return None if found is None else _content(remote, place, found.content)
 
 
@@ -51,7 +51,7 @@ def address(remote: Remote, folder: Path) -> str:
 def published(remote: Remote, folder: Path) -> tuple[datetime.datetime, int]:
     """Return when a directory was published, and the bytes of its files. Raises ArtifactError where it is not there."""
     place = remote.place(folder)
-    entry = remote.objects.list(f"{place}/{artifacts.MANIFEST}").get(f"{place}/{artifacts.MANIFEST}")
+    entry = remote.objects.list(f"{place}/{manifests.MANIFEST}").get(f"{place}/{manifests.MANIFEST}")
     content = listed(remote, place)
     if entry is None or content is None:
         raise ArtifactError(f"{remote.objects.url_of(place)}: nothing is published there; run the job again")
@@ -60,8 +60,8 @@ def published(remote: Remote, folder: Path) -> tuple[datetime.datetime, int]:
 
 def publish(remote: Remote, folder: Path) -> None:
     """Make the store hold a directory that is published here; where it has one already, make this one the same."""
-    place, own = remote.place(folder), artifacts.manifest_here(folder)
-    key, attempt = f"{place}/{artifacts.MANIFEST}", ""
+    place, own = remote.place(folder), manifests.manifest_here(folder)
+    key, attempt = f"{place}/{manifests.MANIFEST}", ""
     for _ in range(ROUNDS):
         found = remote.objects.read(key)
         theirs = None if found is None else _readable(remote, place, found.content)
@@ -86,7 +86,7 @@ def take(remote: Remote, folder: Path) -> None:
     What the store has damaged is made anew.
     """
     place = remote.place(folder)
-    if artifacts.exists_here(folder) or not exists(remote, folder):
+    if manifests.exists_here(folder) or not exists(remote, folder):
         return
     content = listed(remote, place)
     if content is not None:
@@ -104,12 +104,12 @@ def bring(remote: Remote, folder: Path) -> None:
     Raises ArtifactError where a file is not what the manifest lists.
     """
     place = remote.place(folder)
-    if place in remote.compared and artifacts.exists_here(folder):
+    if place in remote.compared and manifests.exists_here(folder):
         return
     content = listed(remote, place)
     if content is None:
         return
-    if not artifacts.exists_here(folder) or artifacts.manifest_here(folder)["files"] != content["files"]:
+    if not manifests.exists_here(folder) or manifests.manifest_here(folder)["files"] != content["files"]:
         _adopt(remote, folder, content, locked=False)
     remote.compared.add(place)
 
@@ -140,7 +140,7 @@ def damages(remote: Remote, folder: Path) -> Iterator[str]:
         yield str(error)
         return
     if content is None:
-        yield f"{remote.objects.url_of(place)}: no {artifacts.MANIFEST}: nothing was published there"
+        yield f"{remote.objects.url_of(place)}: no {manifests.MANIFEST}: nothing was published there"
         return
     with TemporaryDirectory() as name:
         for file, facts in content["files"].items():
@@ -150,14 +150,14 @@ def damages(remote: Remote, folder: Path) -> Iterator[str]:
             except FileNotFoundError:
                 yield f"{remote.objects.url_of(key)}: is gone; the next run makes it again"
                 continue
-            if artifacts.sha256_of(path) != facts["sha256"]:
+            if digests.sha256_of(path) != facts["sha256"]:
                 yield f"{remote.objects.url_of(key)}: has changed since it was published; the next run makes it again"
 
 
 def disown(remote: Remote, folder: Path) -> None:
     """Let a directory of the store count as not published: it is made again when a run needs it."""
     place = remote.place(folder)
-    remote.objects.remove([f"{place}/{artifacts.MANIFEST}"])
+    remote.objects.remove([f"{place}/{manifests.MANIFEST}"])
     remote.compared.discard(place)
 
 
@@ -196,12 +196,12 @@ def _content(remote: Remote, place: str, data: bytes) -> dict[str, Any]:
         names = [content["attempt"], *content["files"]]
         if not all(isinstance(name, str) and _is_below(name) for name in names):
             raise ValueError("it names files that lie elsewhere")
-        if content.get("format") != artifacts.FORMAT:
-            raise ValueError(f"it is not of format {artifacts.FORMAT}")
+        if content.get("format") != manifests.FORMAT:
+            raise ValueError(f"it is not of format {manifests.FORMAT}")
         for file in content["files"].values():
             int(file["size"]), str(file["sha256"])
     except (ValueError, KeyError, TypeError) as error:
-        url = remote.objects.url_of(f"{place}/{artifacts.MANIFEST}")
+        url = remote.objects.url_of(f"{place}/{manifests.MANIFEST}")
         raise ArtifactError(f"{url}: cannot be read ({error}); the next run makes it again") from None
     return content
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import remote_leases, retention
-from pipeline.artifacts import MANIFEST
 from pipeline.conditional import ABSENT
 from pipeline.digests import unsealed
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS
 from pipeline.leftovers import FINGERPRINT
+from pipeline.manifests import MANIFEST
 from pipeline.mirror import PUBLISHED, alone, pointer_of, refresh, update
 from pipeline.object_store import Entry
 from pipeline.pointers import Pointer

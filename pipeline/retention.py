@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, leases, pointers
+from pipeline import artifacts, files, leases, pointers
 from pipeline.errors import ArtifactError
 from pipeline.identity import STAGE_VERSIONS
 from pipeline.leftovers import FINGERPRINT, REMOVED, leftovers
@@ -76,12 +76,12 @@ def _clean(root: Path, work: Path, keep_runs: int, *, dry_run: bool) -> list[Rem
         found = _plans(root, keep_runs)
         kept = _reached(root, found)
         paths = [*_directories(root, kept), *_old_plans(root, found)]
-        removed = [Removed(path.relative_to(root).as_posix(), artifacts.size_of(path)) for path in paths]
+        removed = [Removed(path.relative_to(root).as_posix(), files.size_of(path)) for path in paths]
         if not dry_run:
             if remote_of(root) is None:
                 pointers.forget(root, found.old)  # First: no pointer ever names what is not there.
             for path in paths:
-                artifacts.set_aside(path, work / f"{REMOVED}{path.parent.name}-{path.name}")
+                files.set_aside(path, work / f"{REMOVED}{path.parent.name}-{path.name}")
     with leftovers(work, kept) as left:
         aside = [path for path in left if path.name.startswith(REMOVED)]
         removed += [_as_removed(root, path) for path in left if dry_run or path not in aside]
@@ -89,7 +89,7 @@ def _clean(root: Path, work: Path, keep_runs: int, *, dry_run: bool) -> list[Rem
             if path.parent == work and FINGERPRINT.fullmatch(path.name):
                 artifacts.clear_work(path)
             else:
-                artifacts.remove(path)
+                files.remove(path)
     return removed
 
 
@@ -104,7 +104,7 @@ def told(removed: Sequence[Removed]) -> str:
 
 
 def _as_removed(root: Path, path: Path) -> Removed:
-    return Removed(path.relative_to(root).as_posix(), artifacts.size_of(path))
+    return Removed(path.relative_to(root).as_posix(), files.size_of(path))
 
 
 def _plans(root: Path, keep_runs: int) -> Plans:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts
+from pipeline import artifacts, digests, files
 from pipeline.cleaning import clean
 from pipeline.config import Settings, make_settings
 from pipeline.downloads import here
@@ -51,13 +51,13 @@ def score_file(
     facts = {"inputs": expected, "model": _digest(model), "settings": significant(chosen, "score")}
 
     def write(folder: Path) -> None:
-        run = artifacts.fingerprint({**facts, "inputs": sorted(expected.values())})
+        run = digests.fingerprint({**facts, "inputs": sorted(expected.values())})
         rows = plan(chosen, folder.parent, expected)
         if rows is not None:
             score_raw(chosen, model, rows, folder, expected=expected, run=run, progress=progress)
             return
         cleaned = folder.with_name("clean")
-        artifacts.remove(cleaned)
+        files.remove(cleaned)
         cleaned.mkdir()
         clean(chosen, cleaned, expected=expected, role="scoring", lists=lists)
         score(chosen, model, cleaned, folder, run=run, progress=progress)
@@ -67,7 +67,7 @@ def score_file(
     try:
         artifacts.publish(out, write, work=work, facts=facts)
     finally:
-        artifacts.remove(work)
+        files.remove(work)
     found: dict[str, Any] = json.loads((out / "summary.json").read_text("utf-8"))
     return found
 
@@ -96,6 +96,6 @@ def settings_for(file: str, model: Path, changes: Mapping[str, Mapping[str, Any]
 
 
 def _digest(path: Path) -> str:
-    if not artifacts.readable(path):
+    if not files.readable(path):
         raise CatalogError(f"{path}: there is no such file, or it may not be read")
-    return artifacts.sha256_of(path)
+    return digests.sha256_of(path)

@@ -15,7 +15,7 @@ from luigi import lock
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
-from pipeline.artifacts import writable
+from pipeline.files import writable
 from pipeline.refusals import refusal
 
 EXIT_FAILED = 30

@@ -21,7 +21,7 @@ from luigi.configuration import get_config
 from luigi.contrib.external_program import ExternalProgramRunError
 from luigi.contrib.spark import SparkSubmitTask
 
-from pipeline import artifacts
+from pipeline import files
 from pipeline.config import Settings
 from pipeline.errors import SettingsError, WorkerError
 from pipeline.progress import Progress
@@ -78,7 +78,7 @@ def run_on_spark(
     Raises the PipelineError or OSError that the program told, and WorkerError where it ended without a word.
     """
     work = folder.with_name("spark")
-    artifacts.remove(work)
+    files.remove(work)
     work.mkdir()
     listener = Listener(work / "messages.jsonl", progress)
     job = {

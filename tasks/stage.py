@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, downloads, invalidation, leases
+from pipeline import artifacts, downloads, files, invalidation, leases
 from pipeline.config import Settings
+from pipeline.digests import Digests
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
 from pipeline.inputs import LAST, with_date
@@ -254,7 +255,7 @@ def current_identity(date: datetime.date) -> Identity:
     root = config.opened(settings.storage)
     if not looking_on.get():
         _mend_plans(root)
-    digests = artifacts.Digests(root / "digests.json")
+    digests = Digests(root / "digests.json")
     # Asked twice about a file, it must not have changed in between.
     digest = cache(partial(_digest, digests))
     again = invalidation.invalidated(root)
@@ -278,15 +279,15 @@ def current_identity(date: datetime.date) -> Identity:
     if digests.changed and not looking_on.get():
         # A memory that only saves time; the plan is the first file that must be written.
         with suppress(ArtifactError):
-            artifacts.write_text(digests.memory, digests.as_json(), work=root / "work")
+            files.write_text(digests.memory, digests.as_json(), work=root / "work")
     return identity
 
 
-def _digest(digests: artifacts.Digests, path: str) -> str | None:
+def _digest(digests: Digests, path: str) -> str | None:
     """Return the SHA-256 of an input file, None where there is none that may be read."""
     if is_url(path):
         return downloads.digest(path)
-    return digests.of(path) if artifacts.readable(Path(path)) else None
+    return digests.of(path) if files.readable(Path(path)) else None
 
 
 def _mend_plans(root: Path) -> None:

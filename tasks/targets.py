@@ -6,7 +6,7 @@ from pathlib import Path
 
 import luigi
 
-from pipeline import artifacts, downloads, pointers
+from pipeline import artifacts, downloads, files, pointers
 from pipeline.errors import ArtifactError
 from pipeline.refresh import Choice, planned
 
@@ -76,7 +76,7 @@ class FileTarget(luigi.Target):
 
     def exists(self) -> bool:
         """Return whether there is such a file and it may be read."""
-        return artifacts.readable(self.path)
+        return files.readable(self.path)
 
     def __str__(self) -> str:
         return str(self.path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from report_job import run_two_nights
 from s3_server import S3, serving
 from small_job import SETTINGS, Project, write_items
 
@@ -21,6 +22,17 @@ PROJECT = Path(__file__).parents[1]
 # Doctests import every module, and those of benchmarks need what the extra `bench` installs.
 PEERS = {"sklearn": ("linear.py", "quality.py", "transfer.py"), "torch": ("torch_network.py",)}
 collect_ignore = [f"benchmarks/{file}" for peer, files in PEERS.items() if not find_spec(peer) for file in files]
+
+
+SHARED = ("main_job", "two_nights")  # fixtures that take long
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the tests of a file run in one process, and likewise all tests that ask for one of the long fixtures."""
+    for item in items:
+        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.stem))
 
 
 def luigi(*flags: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -61,6 +73,12 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     write_items(project.folder / "items.csv")
     (project.folder / "luigi.cfg").write_text(SETTINGS)
     return project, project.score()
+
+
+@pytest.fixture(scope="session")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Two nights of a catalog with hostile names, each with a report; nobody may change it."""
+    return run_two_nights(tmp_path_factory.mktemp("report") / "nights")
 
 
 @pytest.fixture

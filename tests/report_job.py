@@ -31,7 +31,7 @@ def write_hostile(path: Path, *, n: int = 120, seen: str = "seen") -> None:
         writer.writerow(["", "no id", "tag 1", "", "", "train"])  # a rejected row
 
 
-def two_nights(folder: Path) -> Project:
+def run_two_nights(folder: Path) -> Project:
     """Return a project whose job has run on two nights, the second on a changed catalog."""
     project = Project(folder)
     project.folder.mkdir(exist_ok=True)

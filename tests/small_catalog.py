@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.artifacts import sha256_of
 from pipeline.cleaning import clean
 from pipeline.config import make_settings
+from pipeline.digests import sha256_of
 from pipeline.inputs import input_paths
 
 LEVELS = "genre, theme"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import artifacts, pointers
+from pipeline import artifacts, files, pointers
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of
 from pipeline.errors import ArtifactError
 from pipeline.locks import held
@@ -99,7 +99,7 @@ def test_files_are_synced_then_the_manifest_then_one_rename_then_the_parent(tmp_
         calls.append("sync " + os.path.relpath(path, tmp_path))
 
     rename = Path.rename
-    monkeypatch.setattr(artifacts.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "rename", lambda self, to: (calls.append(f"rename {self.name}"), rename(self, to))[1])
     publish(tmp_path)
     build = "work/f1/build"
@@ -120,7 +120,7 @@ def test_a_failed_sync_publishes_nothing_and_says_where_and_what_to_do(tmp_path,
     def fsync(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifacts.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(ArtifactError, match=r"clean/f1: cannot be published \(No space left on device\); free space"):
         publish(tmp_path)
     assert not (tmp_path / "clean" / "f1").exists()
@@ -202,8 +202,8 @@ def test_a_file_that_is_not_in_the_manifest_is_not_read(tmp_path):
 
 def test_text_is_replaced_whole(tmp_path):
     path = tmp_path / "plan" / "a.json"
-    artifacts.write_text(path, "old", work=tmp_path / "work")
-    artifacts.write_text(path, "new", work=tmp_path / "work")
+    files.write_text(path, "old", work=tmp_path / "work")
+    files.write_text(path, "new", work=tmp_path / "work")
     assert path.read_text() == "new"
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["write.lock"]
 
@@ -211,7 +211,7 @@ def test_text_is_replaced_whole(tmp_path):
 def test_what_a_killed_process_has_left_is_written_over(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "a.json.new").write_text("half of a long te")
-    artifacts.write_text(tmp_path / "a.json", "new", work=tmp_path / "work")
+    files.write_text(tmp_path / "a.json", "new", work=tmp_path / "work")
     assert (tmp_path / "a.json").read_text() == "new"
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["write.lock"]
 

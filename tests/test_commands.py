@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_job import DATE, write_items
 
-from pipeline import artifacts, doctor, invalidation, pointers, reasons, status
+from pipeline import artifacts, digests, doctor, files, invalidation, manifests, pointers, reasons, status
 from pipeline.locks import held, holder
 from pipeline.reasons import Explained, Reason, Wanted
 from pipeline.status import StageState, table
@@ -99,9 +99,9 @@ def test_explain_names_the_setting_with_its_old_and_new_value_and_the_stages_tha
 
 
 def test_explain_names_the_file_that_changed_with_both_digests(project, ask):
-    before = artifacts.sha256_of(project.folder / "items.csv")[:12]
+    before = digests.sha256_of(project.folder / "items.csv")[:12]
     write_items(project.folder / "items.csv", first="living dead")
-    after = artifacts.sha256_of(project.folder / "items.csv")[:12]
+    after = digests.sha256_of(project.folder / "items.csv")[:12]
     found = explained(ask, "--date", "2026-11-24")
     assert found["CleanTags"] == [f"file items.csv {before} -> {after}"]
     assert found["BuildFeatures"] == ["CleanTags runs"]
@@ -112,7 +112,7 @@ def test_explain_tells_damage_and_what_is_gone(project, ask):
     (train,) = (project.root / "train").iterdir()
     (train / "history.csv").unlink()
     (score,) = (project.root / "score").iterdir()
-    artifacts.remove(score)
+    files.remove(score)
     assert explained(ask, "--date", DATE) == {
         "TrainModel": ["its directory is damaged: a file is missing, or not of its size"],
         "ScoreCatalog": ["its directory is gone"],
@@ -308,7 +308,7 @@ def test_a_stage_that_the_last_run_did_not_have_has_nothing_to_compare_with(tmp_
 def test_a_library_of_another_version_is_told_and_is_no_reason(tmp_path, monkeypatch):
     folder = tmp_path / last_run(tmp_path).folder
     assert reasons.changed_versions(folder) == []
-    known = artifacts.versions()
+    known = manifests.versions()
     monkeypatch.setattr("pipeline.reasons.versions", lambda: {**known, "numpy": "9.9"})
     assert reasons.changed_versions(folder) == [Reason("numpy", known["numpy"], "9.9")]
 
@@ -367,7 +367,7 @@ def test_the_last_run_counts_with_all_that_it_was_made_from(tmp_path):
     assert doctor.last_size(tmp_path) == 0
     pointers.point(tmp_path, last_run(tmp_path))
     assert doctor.last_size(tmp_path) == sum(
-        artifacts.size_of(tmp_path / place) for place in ("clean/c1", "export/e1", "score/s1")
+        files.size_of(tmp_path / place) for place in ("clean/c1", "export/e1", "score/s1")
     )
 
 

@@ -54,10 +54,7 @@ def steps_by_hand(optimizer, **options):
     return values, norms
 
 
-FULL_COMPILE = [  # row_wise takes Adam for what is no table
-    pytest.param("fast_run", "float64", optimizer, marks=() if optimizer == "row_wise" else pytest.mark.slow)
-    for optimizer in OPTIMIZERS
-]
+FULL_COMPILE = [pytest.param("fast_run", "float64", optimizer, marks=pytest.mark.slow) for optimizer in OPTIMIZERS]
 
 
 @every_engine

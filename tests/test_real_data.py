@@ -57,6 +57,7 @@ def test_products_learn_from_one_file_of_json_lines_and_score_another(run):
     assert right > 0.46  # the majority class has .442
 
 
+@pytest.mark.slow
 def test_articles_have_neither_header_nor_ids(run):
     scores = run("articles")
     assert [row["item_id"] for row in scores] == list(range(1, 5_001))

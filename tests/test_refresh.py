@@ -7,7 +7,7 @@ import shutil
 import pytest
 from small_job import DATE, SETTINGS, Project, write_items
 
-from pipeline import artifacts, pointers
+from pipeline import artifacts, digests, pointers
 from pipeline.config_learning import TrainingSettings
 from pipeline.digests import sealed
 from pipeline.errors import ArtifactError, SettingsError
@@ -247,7 +247,7 @@ def test_training_starts_from_a_model_file_by_its_content(project):
     assert code == 0, err
     assert f"weights of {first[:12]}" in err
     assert project.stages_since(before) == ["train", "export", "score"]
-    assert start_of(project, DATE) == artifacts.sha256_of(project.folder / "start.h5")
+    assert start_of(project, DATE) == digests.sha256_of(project.folder / "start.h5")
     (project.folder / "start.h5").rename(project.folder / "renamed.h5")
     assert "nothing to do" in project.score("--training-warm-start", "renamed.h5")
 

@@ -23,10 +23,10 @@ from pipeline import (
     stores,
     verification,
 )
-from pipeline.artifacts import fingerprint
 from pipeline.config import StorageSettings
-from pipeline.digests import sealed
+from pipeline.digests import fingerprint, sealed
 from pipeline.errors import ArtifactError, SettingsError
+from pipeline.manifests import FORMAT, exists_here
 from pipeline.object_store import ObjectStore
 from pipeline.pointers import Pointer
 from pipeline.remote import open_root, remote_of
@@ -109,7 +109,7 @@ def test_a_directory_without_its_manifest_does_not_exist_and_is_published_again(
     root = machine()
     folder = publish(root)
     memory.rm_file(f"/bucket/root/score/{RUN}/manifest.json")
-    assert not artifacts.exists(folder) and artifacts.exists_here(folder)
+    assert not artifacts.exists(folder) and exists_here(folder)
     publish(root)
     assert artifacts.exists(folder)
 
@@ -196,7 +196,7 @@ def test_a_file_that_was_changed_in_the_store_is_refused_and_found(machine, memo
 @pytest.mark.parametrize("name", ["../../published/latest.json", "/etc/passwd", ""])
 def test_a_manifest_that_names_files_elsewhere_is_refused(machine, memory, name):
     root = machine()
-    content = {"format": artifacts.FORMAT, "files": {name: {"size": 1, "sha256": "0"}}, "attempt": "a"}
+    content = {"format": FORMAT, "files": {name: {"size": 1, "sha256": "0"}}, "attempt": "a"}
     memory.pipe_file(f"/bucket/root/score/{RUN}/manifest.json", sealed(content).encode())
     assert not artifacts.exists(root / "score" / RUN)
     with pytest.raises(ArtifactError, match="it names files that lie elsewhere"):

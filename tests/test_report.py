@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from report_job import FORMULA, IMAGE, NEXT_DATE, SCRIPT, two_nights
+from report_job import FORMULA, IMAGE, NEXT_DATE, SCRIPT
 from small_job import DATE, Project
 from small_model import TAXONOMY, make_model
 
@@ -305,21 +305,16 @@ def test_members_and_experts_are_told_where_there_are_any(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory) -> Project:
-    return two_nights(tmp_path_factory.mktemp("report") / "nights")
+def page(two_nights) -> str:
+    return (two_nights.root / "published" / "latest_report.html").read_text("utf-8")
 
 
-@pytest.fixture(scope="module")
-def page(nights) -> str:
-    return (nights.root / "published" / "latest_report.html").read_text("utf-8")
-
-
-def test_the_job_ends_by_making_a_report_that_its_pointer_names(nights, page):
-    pointer = pointers.latest(nights.root)
-    folder = artifacts.verify(nights.root / pointer.report)
+def test_the_job_ends_by_making_a_report_that_its_pointer_names(two_nights, page):
+    pointer = pointers.latest(two_nights.root)
+    folder = artifacts.verify(two_nights.root / pointer.report)
     assert sorted(path.name for path in folder.iterdir()) == [REVIEW, "manifest.json", PAGE]
     assert artifacts.manifest(folder)["upstreams"] == {"score": pointer.run}
-    assert not (nights.root / pointer.folder / PAGE).exists()
+    assert not (two_nights.root / pointer.folder / PAGE).exists()
     assert len(page) < 8_000_000
     assert f"<title>Tagladder {NEXT_DATE}: " in page
 
@@ -338,13 +333,13 @@ def test_the_page_asks_for_nothing_from_outside(page):
     assert "default-src 'none'" in own
 
 
-def test_the_page_tells_of_the_night(nights, page):
+def test_the_page_tells_of_the_night(two_nights, page):
     evaluation = json.loads(
-        (nights.root / "published" / "latest_model.h5").resolve().with_name("evaluation.json").read_text()
+        (two_nights.root / "published" / "latest_model.h5").resolve().with_name("evaluation.json").read_text()
     )
     for level in evaluation["levels"]:
         assert f"{level['accuracy']:.1%}" in page
-    found = contents(Run.of(nights.root, pointers.latest(nights.root)), REPORT)
+    found = contents(Run.of(two_nights.root, pointers.latest(two_nights.root)), REPORT)
     assert {card.name for card in found.cards} == {"whole path", "genre", "theme", "scored", "rejected", "changed"}
     assert [chart.name for chart in found.learning] == ["learning-loss", "learning-accuracy"]
     assert {name["name"] for name in found.learning[0].figure["data"]} >= {"genre, training", "theme, validation"}
@@ -357,8 +352,8 @@ def test_the_page_tells_of_the_night(nights, page):
     assert frequent.rows[0] == ("=hyperlink(1", 126)
 
 
-def test_labels_that_were_moved_are_suspected(nights):
-    folder = nights.root / pointers.latest(nights.root).report
+def test_labels_that_were_moved_are_suspected(two_nights):
+    folder = two_nights.root / pointers.latest(two_nights.root).report
     with (folder / REVIEW).open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows
@@ -366,9 +361,9 @@ def test_labels_that_were_moved_are_suspected(nights):
     assert not any(cell.startswith(FORMULA) for row in rows for cell in row.values())
 
 
-def test_what_retention_has_removed_is_left_out_of_a_report_that_is_made_later(nights, tmp_path):
+def test_what_retention_has_removed_is_left_out_of_a_report_that_is_made_later(two_nights, tmp_path):
     root = tmp_path / "artifacts"
-    shutil.copytree(nights.root, root, symlinks=True)
+    shutil.copytree(two_nights.root, root, symlinks=True)
     pointer = runs.find(root, NEXT_DATE)
     for stage in ("train", "gate", "drift", "clean", "plan"):
         shutil.rmtree(root / stage)
@@ -379,8 +374,8 @@ def test_what_retention_has_removed_is_left_out_of_a_report_that_is_made_later(n
     assert "there are no learning curves" in render(found)
 
 
-def test_a_report_of_any_run_is_made_by_a_task_of_its_own(nights, tmp_path):
-    shutil.copytree(nights.folder, tmp_path / "project", symlinks=True)
+def test_a_report_of_any_run_is_made_by_a_task_of_its_own(two_nights, tmp_path):
+    shutil.copytree(two_nights.folder, tmp_path / "project", symlinks=True)
     project = Project(tmp_path / "project")
     before = runs.find(project.root, DATE)
     shutil.rmtree(project.root / "report")
@@ -395,8 +390,8 @@ def test_a_report_of_any_run_is_made_by_a_task_of_its_own(nights, tmp_path):
     assert code == 40 and "2026-01-01: nothing is published for this date" in err
 
 
-def test_a_report_that_was_damaged_is_found_and_made_anew_by_the_next_run(nights, tmp_path, capsys):
-    shutil.copytree(nights.folder, tmp_path / "project", symlinks=True)
+def test_a_report_that_was_damaged_is_found_and_made_anew_by_the_next_run(two_nights, tmp_path, capsys):
+    shutil.copytree(two_nights.folder, tmp_path / "project", symlinks=True)
     project = Project(tmp_path / "project")
     folder = project.root / pointers.latest(project.root).report
     (folder / PAGE).write_text((folder / PAGE).read_text("utf-8").replace("T", "t", 1), "utf-8")
@@ -409,15 +404,15 @@ def test_a_report_that_was_damaged_is_found_and_made_anew_by_the_next_run(nights
     assert capsys.readouterr().out.splitlines()[-1] == str(folder / PAGE)
 
 
-def test_the_scheduler_is_told_where_the_page_lies(nights):
-    task, pointer, links = luigi.Task(), pointers.latest(nights.root), []
+def test_the_scheduler_is_told_where_the_page_lies(two_nights):
+    task, pointer, links = luigi.Task(), pointers.latest(two_nights.root), []
     task.set_tracking_url = links.append  # as Luigi's worker does
-    assert publish_report(task, nights.root, pointer, REPORT) == pointer.report
-    assert links == [(nights.root / pointer.report / PAGE).as_uri()]
+    assert publish_report(task, two_nights.root, pointer, REPORT) == pointer.report
+    assert links == [(two_nights.root / pointer.report / PAGE).as_uri()]
 
 
-def test_the_same_night_with_other_settings_of_the_report_is_the_same_run(nights, tmp_path):
-    shutil.copytree(nights.folder, tmp_path / "project", symlinks=True)
+def test_the_same_night_with_other_settings_of_the_report_is_the_same_run(two_nights, tmp_path):
+    shutil.copytree(two_nights.folder, tmp_path / "project", symlinks=True)
     assert "nothing to do" in Project(tmp_path / "project").score("--report-examples", "7", date=NEXT_DATE)
 
 

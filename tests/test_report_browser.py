@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_job import SCRIPT, two_nights
+from report_job import SCRIPT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # What a chart has drawn of its data, by its name.
@@ -34,9 +34,8 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
-    nights = two_nights(tmp_path_factory.mktemp("browser") / "nights")
-    return (nights.root / "published" / "latest_report.html").resolve()
+def report(two_nights) -> Path:
+    return (two_nights.root / "published" / "latest_report.html").resolve()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import artifacts, invalidation, leases, plans, pointers, retention, runs, verification
+from pipeline import artifacts, files, invalidation, leases, plans, pointers, retention, runs, verification
 from pipeline.digests import sealed
 from pipeline.errors import ArtifactError
 from pipeline.locks import held
@@ -149,7 +149,7 @@ def test_what_was_begun_for_the_newest_date_stays_and_what_was_given_up_before_i
         stages = {"clean": clean, "train": print_of(f"train {name}")}
         plan = {"date": date, "fingerprint": print_of(name), "stages": stages}
         place = nights.root / "plan" / f"{date}-{plan['fingerprint']}.json"
-        artifacts.write_text(place, sealed(plan), work=nights.root / "work")
+        files.write_text(place, sealed(plan), work=nights.root / "work")
         work = nights.root / "work" / stages["train"]
         (work / "build").mkdir(parents=True)
         (work / "checkpoint.h5").write_text(name)
@@ -291,8 +291,8 @@ def stop_after(monkeypatch, n: int) -> None:
         return call
 
     for name in ("set_aside", "remove", "write_text"):
-        real = counted(getattr(artifacts, name))
-        for module in (artifacts, pointers):
+        real = counted(getattr(files, name))
+        for module in (files, artifacts, pointers):
             monkeypatch.setattr(module, name, real, raising=False)
 
 
@@ -331,7 +331,7 @@ def test_what_a_damaged_directory_was_made_from_stays_for_its_stage_to_make_it_a
     for day in (1, 2):
         nights.night(f"2026-11-0{day}", f"night {day}", features=f"night {day}")
     artifacts.disown(nights.root / "export" / print_of("exportnight 2"))
-    artifacts.remove(nights.root / "plan")  # else the plan names all of them
+    files.remove(nights.root / "plan")  # else the plan names all of them
     retention.clean(nights.root, keep_runs=1)
     for stage in ("clean", "features", "train", "export", "score"):
         assert nights.there(stage) == {"night 2"}, stage
@@ -440,9 +440,9 @@ def test_a_model_rests_on_what_it_was_made_from(nights):
         (lambda root: (root / "published" / "removed.json").write_text("{"), "removed.json: cannot be read"),
         (lambda root: next((root / "plan").glob("*.json")).write_text("{"), "is not a plan"),
         (lambda root: next((root / "plan" / "copies").iterdir()).unlink(), "is not a plan"),
-        (lambda root: artifacts.remove(next((root / "score").iterdir())), "which is not there"),
+        (lambda root: files.remove(next((root / "score").iterdir())), "which is not there"),
         (
-            lambda root: artifacts.replace_link(root / "published" / "latest", root, work=root / "work"),
+            lambda root: files.replace_link(root / "published" / "latest", root, work=root / "work"),
             "latest.json score/",
         ),
         (

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_model import TAXONOMY, make_items, make_model
 
-from pipeline import artifacts
+from pipeline import artifacts, files
 from pipeline.config import ScoringSettings, Settings, make_settings
 from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError, FeatureError, ModelError, SettingsError
@@ -372,7 +372,7 @@ def test_progress_counts_items(tmp_path):
 def test_row_groups_of_the_items_do_not_matter(tmp_path):
     for name, size in (("a", 7), ("b", 50)):
         publish_stages(tmp_path / name, make_items(50))
-        artifacts.remove(tmp_path / name / "clean")
+        files.remove(tmp_path / name / "clean")
 
         def write(folder, size=size):
             pq.write_table(pa.Table.from_batches([make_items(50)]), folder / "items.parquet", row_group_size=size)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_model import features, make_model
 
-from pipeline import artifacts, formats
+from pipeline import artifacts, digests, formats
 from pipeline.__main__ import main
 from pipeline.config import CatalogSettings
 from pipeline.explain import contributions
@@ -104,8 +104,8 @@ def test_what_is_published_has_a_manifest_and_nothing_else_is_left(model_file, t
     score(model_file, write_items(tmp_path), *LENIENT)
     assert artifacts.verify(tmp_path / "out")
     manifest = artifacts.manifest(tmp_path / "out")
-    assert manifest["model"] == artifacts.sha256_of(model_file)
-    assert manifest["inputs"] == {str(tmp_path / "items.csv"): artifacts.sha256_of(tmp_path / "items.csv")}
+    assert manifest["model"] == digests.sha256_of(model_file)
+    assert manifest["inputs"] == {str(tmp_path / "items.csv"): digests.sha256_of(tmp_path / "items.csv")}
     assert {path.name for path in tmp_path.iterdir()} == {"items.csv", "model.h5", "out"}
 
 

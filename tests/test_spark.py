@@ -14,7 +14,7 @@ import pytest
 from small_model import make_items, make_model
 from spark_session import executors, two_executors, why_not
 
-from pipeline import artifacts
+from pipeline import artifacts, digests
 from pipeline.catalog import write_transform
 from pipeline.config import Settings, make_settings
 from pipeline.errors import ModelError, WorkerError
@@ -239,7 +239,7 @@ def catalog(tmp_path_factory):
         "levels": "genre",
     }
     sections = {"catalog": {"items": raw, **columns}, "features": ALL_KINDS}
-    clean(make_settings(sections), folder, expected={raw: artifacts.sha256_of(Path(raw))}, role="training")
+    clean(make_settings(sections), folder, expected={raw: digests.sha256_of(Path(raw))}, role="training")
     return folder, sections
 
 
@@ -275,7 +275,7 @@ def test_executors_clean_a_catalog_as_the_local_engine_does(session, tmp_path, m
     scored = paths if role == "scoring" else {}
     sections = {"catalog": {**paths, **of_tags, "levels": "genre, theme"}, "clean": rules, "scoring": scored}
     settings = make_settings(sections)
-    expected = {path: artifacts.sha256_of(Path(path)) for path in paths.values()}
+    expected = {path: digests.sha256_of(Path(path)) for path in paths.values()}
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     clean(settings, tmp_path / "here", expected=expected, role=role)

@@ -278,7 +278,7 @@ def test_an_untagged_item_is_no_reject(tmp_path):
 cells = st.text(st.sampled_from('a1 ;"\n\r,é\0\u202e\ud7ff😀=\t-\\'), max_size=6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(cells, cells, cells, cells, cells), min_size=1, max_size=8), st.booleans())
 def test_every_row_of_a_csv_ends_cleaned_or_rejected_exactly_once(tmp_path_factory, rows, chop):
     folder = tmp_path_factory.mktemp("catalog")
@@ -294,7 +294,7 @@ def test_every_row_of_a_csv_ends_cleaned_or_rejected_exactly_once(tmp_path_facto
     assert len({reject["line"] for reject in kept}) == len(kept)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.binary(max_size=30) | st.text(max_size=20).map(str.encode), max_size=8))
 def test_every_line_of_json_ends_cleaned_or_rejected_exactly_once(tmp_path_factory, lines):
     folder = tmp_path_factory.mktemp("catalog")
@@ -306,7 +306,7 @@ def test_every_line_of_json_ends_cleaned_or_rejected_exactly_once(tmp_path_facto
     assert len(found.items) + sum(reject["scope"] == "item" for reject in found.rejects) == n_lines + 2
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(["items.csv", "items.tsv", "items.jsonl", "items.csv.gz", "items.parquet"]), st.binary(max_size=60)
 )

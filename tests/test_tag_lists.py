@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from small_catalog import GOOD, HEADER, clean_csv, clean_files
 from small_model import make_items, make_model
 
-from pipeline.artifacts import sha256_of
 from pipeline.cleaning import clean_tags
 from pipeline.config import CleanSettings, ScoringSettings, make_settings
+from pipeline.digests import sha256_of
 from pipeline.errors import CatalogError, SettingsError
 from pipeline.model import Model, load_model
 from pipeline.scoring import score_batch

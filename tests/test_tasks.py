@@ -12,7 +12,7 @@ import h5py
 import pytest
 from small_job import DATE, PROJECT, STAGES, write_items
 
-from pipeline import artifacts, pointers
+from pipeline import artifacts, digests, pointers
 from pipeline.summary import accuracy_lines
 
 
@@ -75,7 +75,7 @@ def test_the_plan_freezes_the_inputs_and_no_run_before_the_first(first_run):
     project, _ = first_run
     pointer = pointers.latest(project.root)
     plan = json.loads((project.root / pointer.plan).read_text())
-    assert plan["inputs"] == {"items.csv": artifacts.sha256_of(project.folder / "items.csv")}
+    assert plan["inputs"] == {"items.csv": digests.sha256_of(project.folder / "items.csv")}
     assert (plan["last_published_run"], plan["last_accepted_model"]) == (None, None)
 
 

@@ -71,18 +71,18 @@ def run_job(folder: Path) -> tuple[float, Clock]:
     from luigi.cmdline import luigi_run
 
     import tasks.stage
-    from pipeline import artifacts, leases, ledger, locks, pointers
+    from pipeline import artifacts, files, leases, ledger, locks, pointers
     from tasks import records
 
     clock = Clock()
     for place, name in (
         (tasks.stage, "current_identity"),
-        (artifacts, "_seal"),
+        (artifacts, "seal"),
         (artifacts, "verify"),
         (artifacts, "verified"),
         (artifacts, "clear_work"),
         (artifacts, "sweep"),
-        (artifacts, "write_file"),
+        (files, "write_file"),
         (records, "verified"),
         (ledger, "write"),
         (leases, "hold"),

@@ -132,9 +132,9 @@ def products(folder: Path) -> list[bool]:
     from sklearn.metrics import f1_score
     from sklearn.svm import LinearSVC
 
-    from pipeline.artifacts import sha256_of
     from pipeline.cleaning import clean
     from pipeline.config import make_settings
+    from pipeline.digests import sha256_of
     from pipeline.features import FeatureTransform
 
     read = configparser.ConfigParser()
@@ -221,9 +221,9 @@ def by_tagladder(path: Path, folder: Path, _: str) -> float:
 
 def by_stages(path: Path, folder: Path, _: str) -> float:
     """Return the seconds of stages 1 and 2 with all that they do: duplicates, labels, rejects, statistics, order."""
-    from pipeline.artifacts import sha256_of
     from pipeline.cleaning import clean
     from pipeline.config import Settings
+    from pipeline.digests import sha256_of
     from pipeline.features import build
 
     labelled = folder / "labelled.parquet"

@@ -82,8 +82,8 @@ def whole_job(items: str, model: str, out: str, workers: str) -> dict[str, Any]:
 
 def stages(items: str, model: str, out: str, workers: str) -> dict[str, Any]:
     """Clean and score as the nightly job does, one stage after the other: stage 1 has DuckDB's joins."""
-    from pipeline.artifacts import sha256_of
     from pipeline.cleaning import clean
+    from pipeline.digests import sha256_of
     from pipeline.model import load_rules
     from pipeline.progress import SILENT
     from pipeline.score_catalog import score

@@ -75,10 +75,10 @@ def products() -> tuple[Path, dict[str, Any]]:
 
 def prepare(file: Path, sections: dict[str, Any], folder: Path) -> None:
     """Clean the catalog and write a model of it."""
-    from pipeline.artifacts import sha256_of
     from pipeline.calibration import Calibration
     from pipeline.cleaning import clean
     from pipeline.config import make_settings
+    from pipeline.digests import sha256_of
     from pipeline.features import build, load_transform
     from pipeline.model import Model
     from pipeline.network import FeedbackNetwork, NetworkConfig

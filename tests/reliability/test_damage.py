@@ -6,7 +6,7 @@ from pathlib import Path
 from nights import TONIGHT, Tonight, kill, rounds
 from test_stops import epochs_go_by
 
-from pipeline import artifacts, pointers, verification
+from pipeline import artifacts, manifests, pointers, verification
 from tasks.__main__ import main as look_after
 
 CUT = 64 << 10
@@ -110,7 +110,7 @@ def test_a_stage_that_reads_what_is_damaged_says_so_and_the_next_run_makes_it_an
             wanted[stage].succeeds(*flags)
         night = tonight.undisturbed.copy(tmp_path / str(at))
         folder = night.root / tonight.published_by(stage).parent
-        path = rng.choice([path for path in folder.rglob("*") if path.is_file() and path.name != artifacts.MANIFEST])
+        path = rng.choice([path for path in folder.rglob("*") if path.is_file() and path.name != manifests.MANIFEST])
         flip(path, rng.randrange(path.stat().st_size * 8))
         assert night.code(*flags) == 30
         said = night.log.read_text()
