@@ -23,8 +23,8 @@ conf = spark.ui.enabled=false | spark.driver.extraJavaOptions={JAVA}
 """
 
 
-def published(project):
-    (manifest,) = project.root.glob("score/*/manifest.json")
+def published(project, stage="score"):
+    (manifest,) = project.root.glob(f"{stage}/*/manifest.json")
     return json.loads(manifest.read_text())["files"]
 
 
@@ -46,6 +46,18 @@ def test_the_job_on_spark_publishes_what_the_local_one_does(project):
     before = project.results()
     project.score("--scoring-engine", "local")
     assert project.results() == before
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_cleaning_and_features_on_spark_are_the_local_ones(project):
+    stages = ("clean", "features", "export")  # not train: its history.csv has times
+    local = {stage: published(project, stage) for stage in stages}
+    shutil.rmtree(project.root)
+    (project.folder / "luigi.cfg").write_text((project.folder / "luigi.cfg").read_text() + SPARK)
+    code, out, err = project.run("ScoreCatalog", "--date", DATE, "--features-engine", "spark")
+    assert code == 0, err
+    assert {stage: published(project, stage) for stage in stages} == local
+    assert "BuildFeatures  " in err
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
