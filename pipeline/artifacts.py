@@ -27,7 +27,7 @@ from pipeline.errors import ArtifactError
 from pipeline.files import make, remove, set_aside, size_of, sync, told
 from pipeline.locks import held
 from pipeline.manifests import MANIFEST, damages_here, exists_here, manifest_here, seal, seal_as, verified_here
-from pipeline.refusals import DISK, nothing_lost
+from pipeline.refusals import DISK
 from pipeline.remote import remote_with
 
 DISOWNED = "manifest-of-what-is-damaged.json"
@@ -83,7 +83,7 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, finish: Cal
     try:
         with told(folder):
             build.mkdir(parents=True)
-        with told(folder, only=DISK), nothing_lost():
+        with told(folder, only=DISK):
             write(build)
         with told(folder):
             finish(build, time.monotonic() - started)

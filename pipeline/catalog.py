@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +21,7 @@ from pipeline.bags import Bag, BatchBags, Terms, column_of, in_rows, list_terms,
 from pipeline.config import Settings
 from pipeline.errors import CatalogError
 from pipeline.features import FeatureTransform, Fitter
+from pipeline.hdf5_files import created
 from pipeline.partition import Dealer, Order, read_batches, read_order
 from pipeline.shards import write_shard
 from pipeline.sources import FeatureColumns
@@ -104,7 +104,7 @@ def write_catalog(
 def write_transform(transform: FeatureTransform, folder: Path) -> None:
     """Write vocabulary.parquet and transform.h5."""
     pq.write_table(transform.vocabulary.table(), folder / "vocabulary.parquet")
-    with h5py.File(folder / "transform.h5", "w") as file:
+    with created(folder / "transform.h5") as file:
         transform.save(file.create_group("transform"))
 
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from pipeline.errors import ModelError, PipelineError
 from pipeline.hdf5 import read_array, write_array
+from pipeline.hdf5_files import created
 from pipeline.probe import is_readable
-from pipeline.refusals import nothing_lost
 
 MAGIC = b"TAGLADDER MODEL\n"
 VERSION = 2
@@ -38,7 +38,7 @@ REMEDY = "take it again from the stage 'export'"
 
 def write(path: Path, fill: Callable[[h5py.Group], None]) -> str:
     """Write a model file: `fill` writes into the HDF5 root, the header follows; return the SHA-256 in the header."""
-    with nothing_lost(), h5py.File(path, "w", userblock_size=HEADER) as file:
+    with created(path, userblock_size=HEADER) as file:
         fill(file)
     digest, n_bytes = _digest(path)
     with path.open("r+b") as stream:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.locks import held
-from pipeline.refusals import nothing_lost, refusal
+from pipeline.refusals import refusal
 
 PROBE_BYTES = 1 << 16  # room for what else is written there
 
@@ -34,8 +34,7 @@ def write_file(path: Path, write: Callable[[Path], object], *, work: Path, befor
     with held(work / "write.lock"), told(path):
         make(path.parent)
         try:
-            with nothing_lost():
-                write(temporary)
+            write(temporary)
             sync(temporary)
             if before is not None and path.exists():
                 path.replace(before)

@@ -46,11 +46,11 @@ from pipeline.refresh import TRAINS, Choice
 STAGE_VERSIONS: Mapping[str, int] = {
     "clean": 2,
     "drift": 1,
-    "features": 2,
-    "train": 3,
-    "export": 3,
+    "features": 3,
+    "train": 4,
+    "export": 4,
     "gate": 1,
-    "score": 4,
+    "score": 5,
     "changes": 1,
     "report": 1,
 }

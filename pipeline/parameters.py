@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import ModelError
+from pipeline.hdf5_files import created
 from pipeline.ops import Array
 
 Tree = TypeVar("Tree")
@@ -128,7 +129,7 @@ def cast(tree: Tree, dtype: str) -> Tree:
 def save(target: h5py.Group | Path, tree: object) -> None:
     """Write every parameter as a dataset of its dotted name, to an HDF5 group or a new file."""
     if isinstance(target, Path):
-        with h5py.File(target, "w") as file:
+        with created(target) as file:
             save(file, tree)
         return
     for name, value in flatten(tree).items():

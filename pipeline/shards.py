@@ -27,6 +27,7 @@ from scipy.sparse import csc_matrix, csr_matrix, vstack
 from pipeline.errors import FeatureError
 from pipeline.features import Features, FeatureTransform, check_features, check_sparse
 from pipeline.hdf5 import read_array, read_group, read_strings, write_array, write_strings
+from pipeline.hdf5_files import created
 from pipeline.partition import SPLITS, Piece
 
 
@@ -71,7 +72,7 @@ def write_shard(
     """Write one shard: a piece and its features; the same items give the same bytes."""
     widths = {"n_vocabulary": transform.n_vocabulary, "n_features": transform.n_features, "n_dense": transform.n_dense}
     item_id = pa.concat_arrays(piece.items["item_id"].chunks)
-    with h5py.File(path, "w") as file:
+    with created(path) as file:
         for name, value in widths.items():
             file.attrs[name] = np.int64(value)
         file.attrs["n_classes"] = np.array(n_classes, np.int64)

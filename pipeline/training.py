@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from scipy import sparse
 
@@ -20,6 +19,7 @@ from pipeline.fitting import FitResult, fit
 from pipeline.folds import divided
 from pipeline.graph import log_probabilities
 from pipeline.hdf5 import write_array
+from pipeline.hdf5_files import created
 from pipeline.history import write_history
 from pipeline.network import FeedbackNetwork, Network, NetworkConfig, expert_shares
 from pipeline.objective import Loss
@@ -109,7 +109,7 @@ def write_probe(path: Path, network: Network, examples: Examples, settings: Trai
     n_items = len(examples)
     features = sparse.csc_matrix((n_items, 0), dtype=np.float32)
     dense = np.zeros((n_items, 0), np.float32)
-    with h5py.File(path, "w") as file:
+    with created(path) as file:
         write_array(file, "tag_index", examples.tag_index)
         shards.write_sparse(
             file.create_group("features"), features if examples.features is None else examples.features.tocsc()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import arrow
+from pipeline.hdf5_files import Disk
 
 ROW_GROUP = 65_536  # rows of a Parquet row group
 BLOCK = 16_384  # most rows of an HDF5 chunk
@@ -39,10 +41,14 @@ class _Writer(ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None:
             self.abandon()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abandon()
+            raise
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take the next rows of the result."""
@@ -99,7 +105,8 @@ class ParquetWriter(_Writer):
     def abandon(self) -> None:
         """Close the open part as it is."""
         if self._part is not None:
-            self._part.close()
+            with suppress(OSError):
+                self._part.close()
 
     def _wanted(self) -> int:
         return min(ROW_GROUP, self._room)
@@ -151,7 +158,8 @@ class HDF5Writer(_Writer):
         self.widths = {name: tuple(width) for name, width in widths.items()}
         self._codes = {"": 0}  # name -> code, in the order of appearance
         self._n_rows = 0
-        self._file = h5py.File(path, "w")
+        self._disk = Disk(path)
+        self._file = h5py.File(self._disk, "w")
         self._file.attrs.update(metadata)
         for field in schema:
             self._create(field.name, _stored_type(field.type), self.widths.get(field.name, ()))
@@ -159,6 +167,7 @@ class HDF5Writer(_Writer):
     def abandon(self) -> None:
         """Close the file as it is."""
         self._file.close()
+        self._disk.close()
 
     def _wanted(self) -> int:
         return BLOCK
@@ -184,11 +193,13 @@ class HDF5Writer(_Writer):
             self._file[name].resize(self._n_rows + rows.num_rows, axis=0)
             self._file[name][self._n_rows :] = values
         self._n_rows += rows.num_rows
+        self._disk.check()
 
     def _end(self) -> None:
         names = np.array(list(self._codes), dtype=object)
         self._file.create_dataset("names", data=names, dtype=h5py.string_dtype(), track_times=False)
-        self._file.close()
+        self.abandon()
+        self._disk.check()
 
     def _values(self, array: pa.Array, width: tuple[int, ...]) -> Array:
         if pa.types.is_list(array.type):

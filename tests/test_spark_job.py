@@ -54,7 +54,7 @@ def test_cleaning_and_features_on_spark_are_the_local_ones(project):
     local = {stage: published(project, stage) for stage in stages}
     shutil.rmtree(project.root)
     (project.folder / "luigi.cfg").write_text((project.folder / "luigi.cfg").read_text() + SPARK)
-    code, out, err = project.run("ScoreCatalog", "--date", DATE, "--features-engine", "spark")
+    code, _, err = project.run("ScoreCatalog", "--date", DATE, "--features-engine", "spark")
     assert code == 0, err
     assert {stage: published(project, stage) for stage in stages} == local
     assert "BuildFeatures  " in err

@@ -20,7 +20,6 @@ if __name__ == "__main__":
 
 from pipeline.config import Settings
 from pipeline.leftovers import alive
-from pipeline.refusals import nothing_lost
 from pipeline.spark.cluster import own_python, prepare
 from pipeline.spark.messages import Teller
 
@@ -34,8 +33,7 @@ def main(path: Path) -> int:
     threading.Thread(target=_end_with, args=(job["parent"],), name="end with parent", daemon=True).start()
     teller = Teller(Path(job["messages"]))
     try:
-        with nothing_lost():
-            run(job, teller)
+        run(job, teller)
     except Exception as error:
         teller.fail(error)
         raise
