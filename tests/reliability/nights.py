@@ -263,6 +263,18 @@ class Night(Project):
                 artifacts.verify(folder)
 
 
+@contextmanager
+def told(night: Night, case: object) -> Iterator[None]:
+    """Say of a failure in which case it was, at which call, and what the jobs of the project said."""
+    try:
+        yield
+    except Exception as error:
+        struck = (
+            [line for line in night.calls() if line.startswith("!")] if (night.folder / "calls.txt").exists() else []
+        )
+        raise AssertionError(f"{case} {struck}: {error}\n{night.log.read_text()}") from error
+
+
 def digest(path: Path) -> str:
     """Return the SHA-256 of what a file says, the target of a link, '' for what tells the time."""
     if path.is_symlink():

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import pytest
-from nights import ALL_CALLS, KILL_AFTER, KILL_BEFORE, NEXT_DATE, TONIGHT, Fault, Tonight, reading, rounds, spread
+from nights import ALL_CALLS, KILL_AFTER, KILL_BEFORE, NEXT_DATE, TONIGHT, Fault, Tonight, reading, rounds, spread, told
 
 from pipeline import ledger
 
@@ -27,25 +27,26 @@ def rescored(tonight, tmp_path_factory) -> Tonight:
 def killed_at(rescored: Tonight, folder, number: int, action: int) -> int:
     """Kill a job before or after its nth call, run it again, and check all; return how often it was read."""
     night = rescored.yesterday.copy(folder)
-    with reading(night) as reader:
-        night.code(*RESCORED, fault=Fault(ALL_CALLS, number, action))
-        assert night.calls()[-1].startswith("! ")
-        night.verify()
-        assert set(night.content()) <= set(rescored.expected)
-        night.succeeds(*RESCORED)
-    assert reader.errors == []
-    assert reader.runs <= rescored.runs
-    rescored.check(night)
+    with told(night, {KILL_BEFORE: "killed before", KILL_AFTER: "killed after"}[action]):
+        with reading(night) as reader:
+            night.code(*RESCORED, fault=Fault(ALL_CALLS, number, action))
+            assert night.calls()[-1].startswith("! ")
+            night.verify()
+            assert set(night.content()) <= set(rescored.expected)
+            night.succeeds(*RESCORED)
+        assert reader.errors == []
+        assert reader.runs <= rescored.runs
+        rescored.check(night)
     shutil.rmtree(folder)
     return reader.n_reads
 
 
 @rounds(1, 10_000)
 def test_a_job_killed_before_or_after_any_call_is_made_good_by_the_next_run(faults, rescored, tmp_path, figure, n):
-    told = rescored.yesterday.copy(tmp_path / "told")
-    told.succeeds(*RESCORED, fault=Fault(ALL_CALLS))
+    whole = rescored.yesterday.copy(tmp_path / "whole")
+    whole.succeeds(*RESCORED, fault=Fault(ALL_CALLS))
     # SQLite sees to its own file.
-    calls = [at for at, line in enumerate(told.calls(), 1) if not line.split(" ", 1)[1].startswith(OTHERS)]
+    calls = [at for at, line in enumerate(whole.calls(), 1) if not line.split(" ", 1)[1].startswith(OTHERS)]
     numbers = [calls[place - 1] for place in spread(len(calls), n)]
     cases = list(itertools.product(numbers, (KILL_BEFORE, KILL_AFTER)))
     with ThreadPoolExecutor(2) as pool:
@@ -113,26 +114,27 @@ def test_files_are_synced_then_the_manifest_then_renamed_then_the_parent_is_sync
 def sync_failed(tonight: Tonight, folder, number: int) -> int:
     """Let the nth fsync fail, and check that the job neither tries it again nor publishes; return its exit code."""
     night = tonight.yesterday.copy(folder)
-    code = night.code(fault=Fault("fsync", number, errno.EIO))
-    calls = night.calls()
-    (at,) = [place for place, line in enumerate(calls) if line.startswith("! ")]
-    path = calls[at].removeprefix("! fsync ")
-    if not path.removeprefix("work/").startswith(OTHERS):
-        assert code == 30
-        assert f"fsync {path}" not in calls[at:]
-        parents = [target for target, place in publications(calls) if place > at and temporary(target) in path]
-        assert parents == []
-    night.succeeds()
-    tonight.check(night)
+    with told(night, f"fsync {number}"):
+        code = night.code(fault=Fault("fsync", number, errno.EIO))
+        calls = night.calls()
+        (at,) = [place for place, line in enumerate(calls) if line.startswith("! ")]
+        path = calls[at].removeprefix("! fsync ")
+        if not path.removeprefix("work/").startswith(OTHERS):
+            assert code == 30
+            assert f"fsync {path}" not in calls[at:]
+            parents = [target for target, place in publications(calls) if place > at and temporary(target) in path]
+            assert parents == []
+        night.succeeds()
+        tonight.check(night)
     shutil.rmtree(folder)
     return code
 
 
 @rounds(1, 60)
 def test_a_sync_that_fails_ends_the_publication_and_is_not_tried_again(faults, tonight, tmp_path, figure, n):
-    told = tonight.yesterday.copy(tmp_path / "told")
-    told.succeeds(fault=Fault(ALL_CALLS))
-    n_syncs = sum(line.startswith("fsync ") for line in told.calls())
+    whole = tonight.yesterday.copy(tmp_path / "whole")
+    whole.succeeds(fault=Fault(ALL_CALLS))
+    n_syncs = sum(line.startswith("fsync ") for line in whole.calls())
     numbers = spread(n_syncs, n)
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(sync_failed, tonight, tmp_path / str(at), number) for at, number in enumerate(numbers)]

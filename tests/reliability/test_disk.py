@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nights import Fault, Night, Tonight, rounds, spread
+from nights import Fault, Night, Tonight, rounds, spread, told
 
 from pipeline import pointers
 
@@ -37,26 +37,23 @@ def check_end(tonight: Tonight, night: Night, code: int) -> None:
     assert "below [storage] root" in said
 
 
-def failed(tonight: Tonight, folder, call: str, number: int, code: int) -> tuple[int, str]:
-    """Let the nth call of a kind fail; return the exit code and the path."""
+def failed(tonight: Tonight, folder, call: str, number: int, code: int) -> int:
+    """Let the nth call of a kind fail; return the exit code."""
     night = tonight.yesterday.copy(folder)
     ended = night.code(fault=Fault(call, number, code))
-    (struck,) = [line for line in night.calls() if line.startswith("!")]
-    try:
+    with told(night, f"{os.strerror(code)}, exit {ended}"):
         check_end(tonight, night, ended)
         night.succeeds()
         tonight.check(night)
-    except AssertionError as error:
-        raise AssertionError(f"{os.strerror(code)} at {struck}: exit {ended}: {error}") from error
     shutil.rmtree(folder)
-    return ended, struck
+    return ended
 
 
 @rounds(1, 60)
 def test_a_call_that_the_disk_refuses_ends_the_job_clearly_or_does_no_harm(faults, tonight, tmp_path, figure, n):
-    told = tonight.yesterday.copy(tmp_path / "told")
-    assert told.code(fault=Fault("write rename fsync")) == 0
-    kinds = [kind for line in told.calls() if (kind := line.split()[0]) in {"write", "rename", "fsync"}]
+    whole = tonight.yesterday.copy(tmp_path / "whole")
+    assert whole.code(fault=Fault("write rename fsync")) == 0
+    kinds = [kind for line in whole.calls() if (kind := line.split()[0]) in {"write", "rename", "fsync"}]
     cases = [
         (call, number, ERRORS[at % 3])
         for call in ("write", "rename", "fsync")
@@ -64,7 +61,7 @@ def test_a_call_that_the_disk_refuses_ends_the_job_clearly_or_does_no_harm(fault
     ]
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(failed, tonight, tmp_path / str(at), *case) for at, case in enumerate(cases)]
-        codes = [job.result()[0] for job in jobs]
+        codes = [job.result() for job in jobs]
     figure(
         f"4 write errors: {len(cases)} of {len(kinds)} writes, renames and fsyncs failed: "
         f"{codes.count(30)} ended with 30, {codes.count(0)} did no harm; all good after the next run"

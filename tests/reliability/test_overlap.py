@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 
-from nights import ALL_CALLS, NEXT_DATE, TONIGHT, Fault, Tonight, group_is_alive, reading, rounds
+from nights import ALL_CALLS, NEXT_DATE, TONIGHT, Fault, Tonight, group_is_alive, reading, rounds, told
 from test_stops import epochs_go_by
 
 from pipeline.locks import held
@@ -45,16 +45,17 @@ def overlapped(tonight: Tonight, folder, kind: str, n: int, rng: random.Random) 
         for process in processes:
             process.join(300)
     codes = [process.exitcode for process in processes]
-    assert codes[2:] == [DONE] * (n - 2), night.log.read_text()
-    assert sorted(codes[:2]) in ([DONE, DONE], [DONE, STARTED_TWICE])
-    assert reader.errors == []
-    assert reader.n_reads > 0
-    built = Counter(
-        line for line in night.calls() if line.startswith("rename") and "." not in line and "latest" not in line
-    )
-    assert set(built.values()) == {1}
-    night.verify()
-    assert night.unfinished() == []
+    with told(night, (kind, n, codes)):
+        assert codes[2:] == [DONE] * (n - 2)
+        assert sorted(codes[:2]) in ([DONE, DONE], [DONE, STARTED_TWICE])
+        assert reader.errors == []
+        assert reader.n_reads > 0
+        built = Counter(
+            line for line in night.calls() if line.startswith("rename") and "." not in line and "latest" not in line
+        )
+        assert set(built.values()) == {1}
+        night.verify()
+        assert night.unfinished() == []
     shutil.rmtree(folder)
     return Counter(codes), len(built)
 
