@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,8 @@ def take(path: Path) -> int | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if isinstance(error, FileExistsError) and _may_be_made(path.parent):
+            return None
         raise ArtifactError(f"{path.parent}: cannot be made ({error.strerror}); {REMEDY}") from error
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -61,6 +64,14 @@ def take(path: Path) -> int | None:
         pass
     os.close(descriptor)
     return None
+
+
+def _may_be_made(folder: Path) -> bool:
+    """Return whether a directory that was there is one still, or has been removed since."""
+    try:
+        return stat.S_ISDIR(folder.lstat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def holder(path: Path) -> int | None:

@@ -17,7 +17,7 @@ def publish_changes(task: Stage, plan: str) -> str | None:
 
     It depends on the last run too, which the plan has frozen: so it is no part of the scores, whose fingerprint has
     nothing of that. Return None before the first run, for the same run again, and where it cannot be made: the scores
-    are there, and are not held back for it.
+    are there, and are not held back for it. Raises ArtifactError where the disk refuses, as in every stage.
     """
     from pipeline.changes import list_changes
 
@@ -36,6 +36,8 @@ def publish_changes(task: Stage, plan: str) -> str | None:
             facts={**parts, "fingerprint": fingerprint(parts), "upstreams": {"score": task.fingerprint}},
         )
     except ArtifactError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         print(f"changes: not listed: {error}", file=sys.stderr)
         return None
     return place

@@ -79,7 +79,7 @@ class ScoreCatalog(Stage):
         """Score, unless an earlier date had the same inputs and settings; point; tell how it went."""
         self.publish(self.scorer())
         artifacts.sweep(self.root)
-        changes = publish_changes(self, self.pointer().plan) or self.known_changes()
+        changes = self.patiently(lambda: publish_changes(self, self.pointer().plan)) or self.known_changes()
         pointer = replace(self.pointer(), changes=changes)
         if self.settings.report.enabled:
             pointer = replace(pointer, report=try_report(self, self.root, pointer, self.settings.report))

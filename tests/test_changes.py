@@ -1,6 +1,7 @@
 """Changes since the last published run: by hand, out of memory, and what a night leaves and says."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -194,3 +195,15 @@ def test_changes_that_cannot_be_listed_again_are_named_no_more(project):
     assert "changes: not listed: " in err
     assert pointers.latest(project.root).changes is None
     assert "nothing to do" in project.score(*flags, date="2026-11-24")
+
+
+def test_a_disk_that_refuses_the_changes_ends_the_run_and_the_next_one_goes_on(project):
+    (project.root / "changes").write_text("no directory")
+    flags = ("ScoreCatalog", "--date", "2026-11-24", "--scoring-n-best", "1")
+    code, _, err = project.run(*flags)
+    assert code == 30
+    assert re.search(r"ScoreCatalog: artifacts/changes/\w+: cannot be published .*; free space", err)
+    assert pointers.latest(project.root).date == DATE
+    (project.root / "changes").unlink()
+    code, out, _ = project.run(*flags)
+    assert code == 0 and "\nchanges " in out
