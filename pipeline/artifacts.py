@@ -25,6 +25,7 @@ from typing import Any
 from pipeline.digests import sha256_of
 from pipeline.errors import ArtifactError
 from pipeline.files import make, remove, set_aside, size_of, sync, told
+from pipeline.leftovers import FINGERPRINT
 from pipeline.locks import held
 from pipeline.manifests import MANIFEST, damages_here, exists_here, manifest_here, seal, seal_as, verified_here
 from pipeline.refusals import DISK
@@ -102,7 +103,8 @@ def _build(folder: Path, write: Callable[[Path], None], build: Path, finish: Cal
 def sweep(root: Path) -> None:
     """Clear what is left in work/ of what is published: its process was killed between the two."""
     for work in (root / "work").iterdir():
-        if any(exists(folder) for folder in root.glob(f"*/{work.name}")):
+        # Nothing else there is one: a link to a published directory may lie there, half made.
+        if FINGERPRINT.fullmatch(work.name) and any(exists(folder) for folder in root.glob(f"*/{work.name}")):
             with held(work / LOCK):
                 clear_work(work)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+POLL_SECONDS = 1.0
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
@@ -69,7 +70,12 @@ def prefetched(items: Iterable[Item], size: int) -> Iterator[Iterator[Item]]:
 
     def take() -> Iterator[Item]:
         while True:
-            item, error = ready.get()
+            try:
+                item, error = ready.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if thread.is_alive() or not ready.empty():
+                    continue
+                raise MemoryError("the thread that makes batches ended without a word, for want of memory") from None
             if isinstance(error, StopIteration):
                 return
             if error is not None:

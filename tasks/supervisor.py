@@ -16,7 +16,7 @@ from pipeline.errors import SettingsError
 from pipeline.orphans import killed_with
 from tasks.once import EXIT_FAILED
 
-MIN_ADDRESS_SPACE = 1 << 30  # bytes; below it the libraries cannot be imported, and OpenBLAS tries for ever
+MIN_ADDRESS_SPACE = 1 << 30  # bytes; below it the libraries cannot be imported
 EXIT_OF_THE_C_LIBRARY = 127  # where it finds no memory for a thread
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -28,7 +28,8 @@ def supervise() -> None:
     where the limit on the address space is too low for any run.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+    limited = limit != resource.RLIM_INFINITY
+    if limited and limit < MIN_ADDRESS_SPACE:
         raise SettingsError(
             f"the limit on memory (ulimit -v) is {limit >> 20:,} MB, and the libraries alone need "
             f"{MIN_ADDRESS_SPACE >> 20:,}; raise it"
@@ -41,9 +42,20 @@ def supervise() -> None:
         os.close(held)
         killed_with(parent)
         threading.Thread(target=_end_with_other_end, args=(watched,), name="end with parent", daemon=True).start()
+        if limited:
+            _reserve()
         return
     os.close(watched)
     _wait(child)
+
+
+def _reserve() -> None:
+    """Have OpenBLAS take its memory, of NumPy and of SciPy, while there is some: later it would try for ever."""
+    import numpy as np
+    from scipy.linalg.blas import dgemm
+
+    square = np.ones((2, 2))
+    dgemm(1.0, square @ square, square)
 
 
 def _end_with_other_end(pipe: int) -> None:

@@ -203,12 +203,20 @@ def test_what_a_killed_process_has_left_is_written_over(tmp_path):
 
 
 def test_work_whose_process_was_killed_after_its_publication_is_swept(tmp_path):
-    publish(tmp_path)
-    for name in ("f1", "f2"):
+    published, other = "1" * 64, "2" * 64
+    publish(tmp_path, published)
+    for name in (published, other):
         (tmp_path / "work" / name / "build").mkdir(parents=True)
         (tmp_path / "work" / name / "checkpoint").touch()
     artifacts.sweep(tmp_path)
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["f2"]
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [other]
+
+
+def test_a_link_whose_process_was_killed_before_its_rename_leads_no_sweep_to_what_is_published(tmp_path):
+    folder = publish(tmp_path)
+    (tmp_path / "work" / "latest.new").symlink_to("../clean/f1")
+    artifacts.sweep(tmp_path)
+    assert artifacts.verify(folder) == folder
 
 
 def pointer(date: str, run: str) -> pointers.Pointer:
