@@ -16,7 +16,8 @@ from pipeline.errors import SettingsError
 from pipeline.orphans import killed_with
 from tasks.once import EXIT_FAILED
 
-MIN_ADDRESS_SPACE = 1 << 30  # bytes; below it the libraries cannot be imported
+# Bytes. The smallest job takes 1.8 GB; with less, a thread that finds no memory as it starts is waited for for ever.
+MIN_ADDRESS_SPACE = 2 << 30
 EXIT_OF_THE_C_LIBRARY = 127  # where it finds no memory for a thread
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -31,7 +32,7 @@ def supervise() -> None:
     limited = limit != resource.RLIM_INFINITY
     if limited and limit < MIN_ADDRESS_SPACE:
         raise SettingsError(
-            f"the limit on memory (ulimit -v) is {limit >> 20:,} MB, and the libraries alone need "
+            f"the limit on memory (ulimit -v) is {limit >> 20:,} MB, and the smallest job needs "
             f"{MIN_ADDRESS_SPACE >> 20:,}; raise it"
         )
     for stream in (sys.stdout, sys.stderr):

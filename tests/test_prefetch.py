@@ -67,3 +67,14 @@ def test_leaving_early_ends_the_thread():
     with prefetched(endless(), 2) as items:
         next(items)
     assert "prefetch" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_thread_that_ends_without_a_word_is_not_waited_for(monkeypatch):
+    class Ends(threading.Thread):
+        def run(self):
+            pass
+
+    monkeypatch.setattr(threading, "Thread", Ends)
+    monkeypatch.setattr("pipeline.prefetch.POLL_SECONDS", 0.01)
+    with prefetched(range(3), 2) as items, pytest.raises(MemoryError, match="ended without a word"):
+        next(items)

@@ -84,9 +84,12 @@ def test_a_learning_rate_a_thousand_times_too_high_publishes_nothing(server, tmp
     figure("9 learning rate times 1,000: exit 30, the model was not used")
 
 
-def limited(night: Night, megabytes: int) -> tuple[int, str]:
+WIDE = ("--features-hash-width", str(1 << 23), "--network-hidden", "128")  # a table of 4 GiB
+
+
+def limited(night: Night, megabytes: int, *flags: str) -> tuple[int, str]:
     """Run the command with a limit on its address space; return exit code and what it said."""
-    command = ["bash", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "bash", *night.command(*TONIGHT)]
+    command = ["bash", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "bash", *night.command(*TONIGHT, *flags)]
     environment = night.known_environment()
     done = subprocess.run(command, cwd=night.folder, env=environment, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stderr
@@ -95,17 +98,19 @@ def limited(night: Night, megabytes: int) -> tuple[int, str]:
 @rounds(1, 10)
 def test_too_little_memory_is_told_by_the_parent(tonight, tmp_path, figure, n):
     codes = []
-    for at, megabytes in enumerate(np.geomspace(300, 3000, n).astype(int) if n > 1 else [1200]):
-        night = tonight.yesterday.copy(tmp_path / str(at))
-        code, said = limited(night, int(megabytes))
-        codes.append(code)
-        assert code in (0, 30, 40), said
-        assert code == 0 or said.strip()
-        night.verify()
-        assert pointers.latest(night.root).run in tonight.runs
-        night.succeeds()
-        tonight.check(night)
+    for at, megabytes in enumerate(np.geomspace(300, 4000, n).astype(int) if n > 1 else [2200]):
+        for flags in ((), WIDE) if megabytes > 2048 else ((),):
+            night = tonight.yesterday.copy(tmp_path / f"{at} {len(flags)}")
+            code, said = limited(night, int(megabytes), *flags)
+            codes.append(code)
+            assert code in ((30,) if flags else (0, 30, 40)), said
+            assert code == 0 or said.strip()
+            night.verify()
+            assert pointers.latest(night.root).run in tonight.runs
+            night.succeeds()
+            if not flags:
+                tonight.check(night)
     figure(
-        f"9 memory limits: {n}: {codes.count(40)} refused at once (40), {codes.count(30)} ended with 30 and a message, "
-        f"{codes.count(0)} were enough; all good without the limit"
+        f"9 memory limits: {n}: {codes.count(40)} refused at once (40), {codes.count(0)} were enough, and with a table "
+        f"of 4 GiB {codes.count(30)} ended with 30 and a message; all good without the limit"
     )
