@@ -27,10 +27,12 @@ collect_ignore = [f"benchmarks/{file}" for peer, files in PEERS.items() if not f
 SHARED = ("main_job", "two_nights")  # fixtures that take long
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of a file run in one process, and likewise all tests that ask for one of the long fixtures."""
-    for item in items:
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have the tests of a file run in one process, and likewise all tests that ask for one of the long fixtures.
+
+    Those of tests/reliability are shared out one by one: each takes long.
+    """
+    if item.path.parent == Path(__file__).parent:
         shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.stem))
 

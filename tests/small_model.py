@@ -8,6 +8,7 @@ from pipeline.config import CleanSettings, Settings
 from pipeline.features import FeatureTransform
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, NetworkConfig
+from pipeline.progress import Progress
 from pipeline.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.of(
@@ -70,3 +71,14 @@ def make_items(n, *, seed=3, ids=None):
             "theme": pa.array(themes, pa.string()),
         }
     )
+
+
+class AtFirst(Progress):
+    """Does something once, when the first shard is done."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def update(self, done, total=None, **facts):
+        action, self.action = self.action, lambda: None
+        action()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_model import make_items, make_model
+from small_model import AtFirst, make_items, make_model
 from spark_session import executors, two_executors, why_not
 
 from pipeline import artifacts, digests
@@ -20,7 +20,7 @@ from pipeline.config import Settings, make_settings
 from pipeline.errors import ModelError, WorkerError
 from pipeline.features import Fitter
 from pipeline.identity import significant
-from pipeline.progress import SILENT, Progress
+from pipeline.progress import SILENT
 from pipeline.score_catalog import Effort, score
 
 pytestmark = [
@@ -79,17 +79,6 @@ def score_into(folder, stages, session, *, progress=SILENT, model="model.h5", **
     paths = (stages / model, stages, folder / "build")
     score_on_spark(session, settings_of(**changes), *paths, run="r1", progress=progress, shard_items=SHARD_ITEMS)
     return files(folder / "build")
-
-
-class AtFirst(Progress):
-    """Does something once, when the first shard is done."""
-
-    def __init__(self, action):
-        self.action = action
-
-    def update(self, done, total=None, **facts):
-        action, self.action = self.action, lambda: None
-        action()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
-from small_model import make_items, make_model
+from small_model import AtFirst, make_items, make_model
 
 from pipeline.config import Settings
 from pipeline.errors import ArtifactError, ModelError, WorkerError
@@ -70,17 +70,6 @@ def children(pid):
         if parent == pid and b"pipeline.worker" in command:
             found.append(int(status.parent.name))
     return found
-
-
-class AtFirst(Progress):
-    """Does something once, when the first shard is done."""
-
-    def __init__(self, action):
-        self.action = action
-
-    def update(self, done, total=None, **facts):
-        action, self.action = self.action, lambda: None
-        action()
 
 
 # --- the same bytes
@@ -235,7 +224,8 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_workers import AtFirst, score_into
+from small_model import AtFirst
+from test_workers import score_into
 
 def wait():
     print("working", flush=True)

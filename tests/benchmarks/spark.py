@@ -11,17 +11,13 @@ of the executors' Python. From these comes what a billion items cost, and how lo
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,9 +29,9 @@ from members import physical_cores
 from score_job import CLASSES, write_items
 
 HERE = Path(__file__).parent
+ONE = HERE / "spark_run.py"
 PRODUCTS = HERE.parent / "settings" / "products.cfg"
 BILLION = 1_000_000_000
-TICK = os.sysconf("SC_CLK_TCK")
 PARTS = ("driver", "java", "others")
 WIDTHS = (10, 19, 9, 8, 8, 8, 9, 8, 10)
 GOAL = 0.5  # of the local engine's rate with as many processes; Java takes its share of the same cores
@@ -104,112 +100,6 @@ def prepare(file: Path, sections: dict[str, Any], folder: Path) -> None:
     ).save(folder / "model.h5")
 
 
-# --- one run, in a process of its own
-
-
-def one(stage: str, engine: str, sections: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
-    """Do a stage by an engine, `local 2` or `local[2]` of Spark; return seconds, processor time and digests."""
-    from pipeline.config import make_settings
-    from pipeline.progress import SILENT
-
-    out.mkdir(parents=True)
-    settings, carried = make_settings(sections), Counter[str]()
-    started = time.perf_counter()
-    session = None if engine.startswith("local ") else start(engine, carried)
-    ready, before = time.perf_counter(), processor_seconds()
-    if stage == "features":
-        if session is None:
-            from pipeline.features import build
-
-            build(settings, folder / "clean", out)
-        else:
-            from pipeline.spark.features import build_on_spark
-
-            build_on_spark(session, settings, folder / "clean", out, progress=SILENT)
-    elif session is None:
-        from pipeline.score_catalog import Effort, score
-
-        scoring = settings.scoring.model_copy(update={"workers": int(engine.split()[1])})
-        settings = settings.model_copy(update={"scoring": scoring})
-        few = Effort(few_items=0)
-        score(settings, folder / "model.h5", folder / "clean", out, run="bench", progress=SILENT, effort=few)
-    else:
-        from pipeline.spark.scoring import score_on_spark
-
-        score_on_spark(session, settings, folder / "model.h5", folder / "clean", out, run="bench", progress=SILENT)
-    seconds, after = time.perf_counter() - ready, processor_seconds()
-    return {
-        "seconds": seconds,
-        "start": ready - started,
-        **{name: after[name] - before[name] for name in after},
-        **carried,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
-        "digests": {
-            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(out.rglob("*"))
-            if path.is_file()
-        },
-    }
-
-
-def start(master: str, carried: Counter[str]) -> Any:
-    """Return a session whose executors have run once, and have what goes in and out counted in bytes."""
-    from pyspark.sql import SparkSession
-
-    from pipeline.spark import features, scoring, waves
-    from pipeline.spark.cluster import own_python
-    from pipeline.spark.cluster import prepare as prepare_session
-
-    own_python()
-    options = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-    builder = SparkSession.builder.master(master)
-    for name, value in {**options, "spark.rpc.message.maxSize": "1024"}.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    prepare_session(session)
-    warm = ((number, pa.py_buffer(b"")) for number in range(8))
-    for _ in waves.through_executors(session, warm, lambda batches: batches):
-        pass
-
-    def counted(session: Any, parts: Any, work: Any) -> Any:
-        def sent() -> Any:
-            for number, content in parts:
-                carried["sent"] += len(content)
-                yield number, content
-
-        for number, content in waves.through_executors(session, sent(), work):
-            carried["returned"] += len(content)
-            yield number, content
-
-    features.through_executors = scoring.through_executors = counted  # type: ignore[attr-defined]
-    return session
-
-
-def processor_seconds() -> dict[str, float]:
-    """Return the processor time so far of this process, of Java, and of all other processes below this one."""
-    own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    found = {"driver": own.ru_utime + own.ru_stime, "java": 0.0, "others": ended.ru_utime + ended.ru_stime}
-    above, times = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = path.read_text().rpartition(")")
-        except OSError:
-            continue
-        values = rest.split()
-        above[int(path.parent.name)] = int(values[1])
-        is_java = name.endswith("(java")
-        # Of a process of Python also what its ended children took: executors' daemons fork.
-        times[int(path.parent.name)] = (is_java, sum(map(int, values[11 : 13 if is_java else 15])) / TICK)
-    for process, (is_java, seconds) in times.items():
-        ancestor = above[process]
-        while ancestor not in (0, os.getpid()):
-            ancestor = above.get(ancestor, 0)
-        if ancestor:
-            found["java" if is_java else "others"] += seconds
-    return found
-
-
 # --- all of them
 
 
@@ -254,17 +144,10 @@ def catalog(
         for turn in range(turns):
             for engine in chosen:
                 out = folder / f"{stage}-{turn}-{engine.replace(' ', '-')}" / "build"
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--one",
-                    stage,
-                    engine,
-                    json.dumps(sections),
-                    str(folder),
-                    str(out),
-                ]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                arguments = (stage, engine, json.dumps(sections), str(folder), str(out))
+                done = subprocess.run(
+                    [sys.executable, str(ONE), *arguments], check=True, stdout=subprocess.PIPE, text=True
+                )
                 told[engine].append(json.loads(done.stdout.splitlines()[-1]))
         table(f"{name}, {stage}", told, n_items)
         digests = [run["digests"] for runs in told.values() for run in runs]
@@ -343,10 +226,4 @@ def bar(name: str, value: float, goal: float, *, at_most: bool = False) -> bool:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        _, _, stage, engine, sections, folder, out = sys.argv
-        print(json.dumps(one(stage, engine, json.loads(sections), Path(folder), Path(out))))
-        # Spark's own threads would keep this process waiting.
-        sys.stdout.flush()
-        sys.exit(0)
     sys.exit(main())

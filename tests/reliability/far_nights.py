@@ -3,16 +3,13 @@
 import hashlib
 import json
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nights import TONIGHT, Night
+from nights import TONIGHT, Follower, Night
 from s3_server import S3, own_cache
 from small_job import DATE, SETTINGS, write_items
 from tcp_proxy import passing
@@ -156,17 +153,13 @@ def make_far_tonight(folder: Path, s3: S3) -> FarTonight:
     return FarTonight(folder, s3, yesterday, night.content(), seconds, len(proxy.requests))
 
 
-class FarReader(threading.Thread):
-    """Follows the pointer in the store all the while, as another tool does, and keeps what it found."""
+class FarReader(Follower):
+    """Follows the pointer in the store all the while, as another tool does."""
 
     def __init__(self, night: FarNight) -> None:
         super().__init__()
         self.opened: Any = night.s3.open()
         self.start_of = f"{night.s3.bucket}/{night.prefix}"
-        self.ended = threading.Event()
-        self.runs: set[str] = set()
-        self.n_reads = 0
-        self.errors: list[BaseException] = []
 
     def run(self) -> None:
         while not self.ended.is_set():
@@ -190,13 +183,6 @@ class FarReader(threading.Thread):
         self.runs.add(pointer["run"])
 
 
-@contextmanager
-def reading_far(night: FarNight) -> Iterator[FarReader]:
-    """Read the results of a project meanwhile."""
-    reader = FarReader(night)
-    reader.start()
-    try:
-        yield reader
-    finally:
-        reader.ended.set()
-        reader.join()
+def reading_far(night: FarNight) -> FarReader:
+    """Return what reads the results of a project meanwhile."""
+    return FarReader(night)

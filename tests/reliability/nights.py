@@ -20,6 +20,7 @@ from functools import cached_property
 from multiprocessing.forkserver import _forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Self
 
 import h5py
 import pytest
@@ -371,16 +372,31 @@ def make_tonight(folder: Path, settings: str = LONGER) -> Tonight:
     return Tonight(yesterday, undisturbed, {**ends, "end": time.monotonic() - started})
 
 
-class Reader(threading.Thread):
-    """Follows the pointers all the while, as a consumer of the results does, and keeps what it found."""
+class Follower(threading.Thread):
+    """A thread that reads results as long as a `with` lasts, and keeps what it found."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.root = root
         self.ended = threading.Event()
         self.runs: set[str] = set()
         self.n_reads = 0
         self.errors: list[BaseException] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+
+
+class Reader(Follower):
+    """Follows the pointers all the while, as a consumer of the results does."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
 
     def run(self) -> None:
         seen, read = None, 0.0
@@ -413,13 +429,6 @@ class Reader(threading.Thread):
             self.runs.add(run)
 
 
-@contextmanager
-def reading(night: Night) -> Iterator[Reader]:
-    """Read the results of a project meanwhile."""
-    reader = Reader(night.root)
-    reader.start()
-    try:
-        yield reader
-    finally:
-        reader.ended.set()
-        reader.join()
+def reading(night: Night) -> Reader:
+    """Return what reads the results of a project meanwhile."""
+    return Reader(night.root)
