@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from report_job import run_two_nights
 from s3_server import S3, serving
 from small_job import SETTINGS, Project, write_items
+from xdist.scheduler import LoadFileScheduling
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("project", deadline=None)
@@ -24,17 +26,20 @@ PEERS = {"sklearn": ("linear.py", "quality.py", "transfer.py"), "torch": ("torch
 collect_ignore = [f"benchmarks/{file}" for peer, files in PEERS.items() if not find_spec(peer) for file in files]
 
 
-SHARED = ("main_job", "two_nights")  # fixtures that take long
+# Files whose tests share a fixture that takes long.
+TOGETHER = {"tests/test_readme.py": "tests/test_main_job.py", "tests/test_report_browser.py": "tests/test_report.py"}
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Have the tests of a file run in one process, and likewise all tests that ask for one of the long fixtures.
+class Shares(LoadFileScheduling):
+    """A file goes to one process, some with another one; the tests of tests/reliability take long and go one by one."""
 
-    Those of tests/reliability are shared out one by one: each takes long.
-    """
-    if item.path.parent == Path(__file__).parent:
-        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.stem))
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return nodeid if file.startswith("tests/reliability/") else TOGETHER.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
+    return Shares(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def luigi(*flags: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import artifacts
 from pipeline.taxonomy import Taxonomy
 
 TRUE_LABELS = Path(__file__).parent / "sample_labels.csv"
@@ -95,3 +96,10 @@ def test_the_exported_model_agrees_with_its_engine(main_job):
     assert evaluation["parity"] <= 1e-5
     for level in evaluation["levels"]:
         assert level["accuracy"] > level["majority_accuracy"]
+
+
+def test_the_default_job_passes_its_own_gate(main_job):
+    (verdict,) = [json.loads(path.read_text()) for path in main_job[0].glob("gate/*/verdict.json")]
+    assert verdict["accepted"]
+    assert [check["measure"] for check in verdict["checks"]] == ["min_coverage", "max_top_share"] + ["majority"] * 4
+    artifacts.verify(next((main_job[0] / "gate").iterdir()))

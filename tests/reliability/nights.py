@@ -136,6 +136,8 @@ def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
         # Else the process would import pytest, as what its parent runs.
         patch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
         process.start()
+        # Else a thread that starts another process asks how this one ended, and its own thread gets no answer.
+        multiprocessing.process._children.discard(process)
     return process
 
 
