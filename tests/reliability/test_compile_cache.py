@@ -13,7 +13,8 @@ from nights import TONIGHT, Night, group_is_alive, rounds
 
 
 def n_files(cache: Path) -> int:
-    return sum(1 for path in cache.rglob("*") if path.is_file())
+    # Path.rglob fails where a directory goes meanwhile.
+    return sum(len(files) for _, _, files in os.walk(cache))
 
 
 def killed_while_it_compiles(night: Night, cache: Path, seconds: float) -> int:
