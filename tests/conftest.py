@@ -31,11 +31,11 @@ TOGETHER = {"tests/test_readme.py": "tests/test_main_job.py", "tests/test_report
 
 
 class Shares(LoadFileScheduling):
-    """A file goes to one process, some with another one; the tests of tests/reliability take long and go one by one."""
+    """A file goes to one process, some with another one; the long tests of tests/reliability go one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return nodeid if file.startswith("tests/reliability/") else TOGETHER.get(file, file)
+        return nodeid if self.config.getoption("markexpr") == "reliability" else TOGETHER.get(file, file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:

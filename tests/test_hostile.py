@@ -160,9 +160,9 @@ def write_hdf5(path):
 
 TEXT = "x" * (16 * MB)
 BOMBS = {  # files of few bytes that unpack to more than a gigabyte
-    "plain.parquet": lambda path: write_parquet(path, [TEXT] * 100, use_dictionary=False),
     "bomb.csv.gz": lambda path: write_gzip(path, b"item_id,tags,genre\n1,"),
     "bomb.h5": write_hdf5,
+    "plain.parquet": lambda path: write_parquet(path, [TEXT] * 100, use_dictionary=False),
     "as_dictionary.parquet": lambda path: write_parquet(path, [TEXT] * 100),
     "in_lists.parquet": lambda path: write_parquet(path, [[TEXT]] * 100),
     "bomb.jsonl.gz": lambda path: write_gzip(path, b'{"item_id": "'),
@@ -173,7 +173,7 @@ BOMBS = {  # files of few bytes that unpack to more than a gigabyte
 REASONS = {"plain.parquet": "'tags' unpacks", "bomb.h5": "extension '.h5' is not one of"}
 
 
-@pytest.mark.parametrize("names", [list(BOMBS)[:3], pytest.param(list(BOMBS)[3:], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [list(BOMBS)[:2], pytest.param(list(BOMBS)[2:], marks=pytest.mark.slow)])
 def test_small_files_that_unpack_to_gigabytes_stay_small(tmp_path, names):
     for name in names:
         BOMBS[name](tmp_path / name)
@@ -216,7 +216,7 @@ def write_damaged(folder, *, n):
     return names
 
 
-@pytest.mark.parametrize("n", [25, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [12, pytest.param(600, marks=pytest.mark.slow)])
 def test_a_file_cut_or_changed_anywhere_gives_rejects_or_a_clear_error(tmp_path, n):
     told, size = clean_in_child(tmp_path, *write_damaged(tmp_path, n=n))
     assert len(told) == 3 * n

@@ -68,6 +68,7 @@ def test_a_fourth_member_is_trained_alone(ensemble):
     assert ensemble.stages_since(before) == ["train", "export", "score"]
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_leaves_the_others_complete_and_alone_runs_again(ensemble):
     export = artifacts.manifest(ensemble.root / "export" / pointers.latest(ensemble.root).model)
     first, second, third = (export["upstreams"][name] for name in ("train", "train_2", "train_3"))

@@ -85,7 +85,7 @@ def test_an_item_without_tags_trains_the_rest_and_no_tag(engine):
 
 
 @every_engine
-@pytest.mark.parametrize("mode", ["fast_compile", "fast_run"])
+@pytest.mark.parametrize("mode", ["fast_compile", pytest.param("fast_run", marks=pytest.mark.slow)])
 def test_a_repeated_tag_gathers_its_gradient(engine, mode):
     its = symbolic.engine(engine)
     table = its.shared(np.ones((4, 2)), "table")

@@ -49,6 +49,7 @@ def test_movies_join_long_tags_titles_and_labels_by_id(run):
     assert scores[1]["n_tags"] == 2  # fun, pixar (twice)
 
 
+@pytest.mark.slow
 def test_products_learn_from_one_file_of_json_lines_and_score_another(run):
     scores = run("products")
     assert len(scores) == 3_000

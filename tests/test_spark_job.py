@@ -48,6 +48,7 @@ def test_the_job_on_spark_publishes_what_the_local_one_does(project):
     assert project.results() == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_cleaning_and_features_on_spark_are_the_local_ones(project):
     stages = ("clean", "features", "export")  # not train: its history.csv has times
@@ -57,7 +58,7 @@ def test_cleaning_and_features_on_spark_are_the_local_ones(project):
     code, _, err = project.run("ScoreCatalog", "--date", DATE, "--features-engine", "spark")
     assert code == 0, err
     assert {stage: published(project, stage) for stage in stages} == local
-    assert "BuildFeatures  " in err
+    assert "BuildFeatures 18/18" in err
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
