@@ -31,6 +31,8 @@ def created(path: Path, **options: Any) -> Iterator[h5py.File]:
 class Disk(io.RawIOBase):
     """A new file as h5py writes it; after a refusal nothing more reaches the disk, and all is read as if it had."""
 
+    _descriptor = -1  # where the file could not be made; Python closes such an object too
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -45,7 +47,7 @@ class Disk(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file; raises nothing, see `check`."""
-        if not self.closed:
+        if not self.closed and self._descriptor >= 0:
             os.close(self._descriptor)
         super().close()
 
