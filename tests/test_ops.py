@@ -134,7 +134,7 @@ def test_a_vector_is_one_row(engine):
 
 
 @every_engine
-@pytest.mark.parametrize("mode", ["fast_compile", "fast_run"])
+@pytest.mark.parametrize("mode", ["fast_compile", pytest.param("fast_run", marks=pytest.mark.slow)])
 def test_ties_go_to_the_lower_index_however_long_the_row(engine, mode):
     # Long enough that a sort which is not stable would show: quicksorts are stable below 16.
     rows = np.random.default_rng(8).integers(0, 3, (5, 60)).astype(np.float32)
