@@ -94,11 +94,15 @@ def set_aside(path: Path, aside: Path) -> None:
 
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files below a directory; what goes away meanwhile counts nothing."""
-    total = 0
-    for file in (path, *path.rglob("*")):
-        with suppress(FileNotFoundError):
-            total += 0 if file.is_dir() else file.lstat().st_size
-    return total
+    total = 0 if path.is_dir() else _size(path)
+    # Path.rglob fails where a directory goes meanwhile.
+    return total + sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def _size(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.lstat().st_size
+    return 0
 
 
 def write_synced(path: Path, text: str) -> None:

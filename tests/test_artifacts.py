@@ -3,9 +3,6 @@
 import errno
 import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ import pytest
 from pipeline import artifacts, files, pointers
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of
 from pipeline.errors import ArtifactError
-from pipeline.locks import held
 
 HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
@@ -329,36 +325,3 @@ def test_a_damaged_memory_of_digests_is_an_empty_one(tmp_path):
     for damage in ("{", "[1]", '{"a": 1}'):
         memory.write_text(damage)
         assert Digests(memory).of(tmp_path / "a.csv") == HELLO
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from pipeline.locks import held
-with held(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_is_free_when_its_holder_was_killed(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b"held\n"
-    waited = []
-
-    def kill() -> None:
-        waited.append(time.monotonic())
-        holder.kill()
-
-    with held(tmp_path / "lock", waiting=kill):
-        assert time.monotonic() - waited[0] < 1
-    holder.communicate()
-
-
-def test_a_root_that_cannot_be_written_is_told_with_its_path(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with (
-        pytest.raises(ArtifactError, match=r"file/work: cannot be made .*; give write permission"),
-        held(tmp_path / "file" / "work" / "lock"),
-    ):
-        pass

@@ -32,6 +32,22 @@ except OSError as error:
     print(error)
 """
 
+WRITE = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from pipeline.writers import HDF5Writer
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+items = pa.record_batch({"item_id": range(1000), "title": [f"film {n}" for n in range(1000)]})
+try:
+    with HDF5Writer(Path(sys.argv[1]), items.schema, widths={}, metadata={"run": "r1"}) as scores:
+        for _ in range(40):
+            scores.write(items)
+except OSError as error:
+    print(error)
+"""
+
 
 def fill(file):
     file.attrs["name"] = "films"
@@ -50,9 +66,10 @@ def test_a_file_holds_what_was_written_and_the_same_bytes_each_time(tmp_path):
         assert file["texts"].asstr()[2] == "ghosts"
 
 
+@pytest.mark.parametrize("write", [FILL, WRITE], ids=["created", "scores"])
 @pytest.mark.parametrize("limit", [0, 100, 3000, 50_000, 300_000])
-def test_where_the_disk_refuses_the_process_goes_on_with_one_error(tmp_path, limit):
-    command = [sys.executable, "-c", FILL, str(tmp_path / "new.h5"), str(limit)]
+def test_where_the_disk_refuses_the_process_goes_on_with_one_error(tmp_path, limit, write):
+    command = [sys.executable, "-c", write, str(tmp_path / "new.h5"), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr  # libhdf5 by itself ends with SIGSEGV
     assert done.stdout == f"[Errno {errno.EFBIG}] File too large: '{tmp_path / 'new.h5'}'\n"

@@ -216,7 +216,7 @@ def write_damaged(folder, *, n):
     return names
 
 
-@pytest.mark.parametrize("n", [12, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [25, pytest.param(600, marks=pytest.mark.slow)])
 def test_a_file_cut_or_changed_anywhere_gives_rejects_or_a_clear_error(tmp_path, n):
     told, size = clean_in_child(tmp_path, *write_damaged(tmp_path, n=n))
     assert len(told) == 3 * n

@@ -88,7 +88,7 @@ def with_mutation(name, rng):
     return change
 
 
-@pytest.mark.parametrize("n_mutations", [pytest.param(150, id="150"), LONG])
+@pytest.mark.parametrize("n_mutations", [pytest.param(300, id="300"), LONG])
 def test_a_mutation_with_a_right_checksum_loads_or_is_told(saved, tmp_path, n_mutations):
     rng = np.random.default_rng(5)
     names = datasets_of(saved)

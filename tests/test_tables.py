@@ -275,12 +275,15 @@ def test_an_untagged_item_is_no_reject(tmp_path):
     assert found.statistics["items_without_tags"] == 1
 
 
+# 25 examples by default, 300 with the slow ones.
+batches = pytest.mark.parametrize("batch", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 12))])
 cells = st.text(st.sampled_from('a1 ;"\n\r,é\0\u202e\ud7ff😀=\t-\\'), max_size=6)
 
 
+@batches
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(cells, cells, cells, cells, cells), min_size=1, max_size=8), st.booleans())
-def test_every_row_of_a_csv_ends_cleaned_or_rejected_exactly_once(tmp_path_factory, rows, chop):
+def test_every_row_of_a_csv_ends_cleaned_or_rejected_exactly_once(tmp_path_factory, batch, rows, chop):
     folder = tmp_path_factory.mktemp("catalog")
     body = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows]
     if chop:  # one row too short
@@ -294,9 +297,10 @@ def test_every_row_of_a_csv_ends_cleaned_or_rejected_exactly_once(tmp_path_facto
     assert len({reject["line"] for reject in kept}) == len(kept)
 
 
+@batches
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.binary(max_size=30) | st.text(max_size=20).map(str.encode), max_size=8))
-def test_every_line_of_json_ends_cleaned_or_rejected_exactly_once(tmp_path_factory, lines):
+def test_every_line_of_json_ends_cleaned_or_rejected_exactly_once(tmp_path_factory, batch, lines):
     folder = tmp_path_factory.mktemp("catalog")
     lines = [line.replace(b"\n", b"") for line in lines]
     good = [{"item_id": n, "title": "t", "tags": ["x", "\0"], "genre": "AB"[n], "theme": None} for n in range(2)]
@@ -306,11 +310,12 @@ def test_every_line_of_json_ends_cleaned_or_rejected_exactly_once(tmp_path_facto
     assert len(found.items) + sum(reject["scope"] == "item" for reject in found.rejects) == n_lines + 2
 
 
+@batches
 @settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(["items.csv", "items.tsv", "items.jsonl", "items.csv.gz", "items.parquet"]), st.binary(max_size=60)
 )
-def test_whatever_the_bytes_there_is_no_error_but_a_catalog_error(tmp_path_factory, name, data):
+def test_whatever_the_bytes_there_is_no_error_but_a_catalog_error(tmp_path_factory, batch, name, data):
     folder = tmp_path_factory.mktemp("catalog")
     header = HEADER.replace(",", "\t") if ".tsv" in name else HEADER
     text = f"{header}\n1,a,b,A,\n".encode() + data
