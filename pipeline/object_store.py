@@ -109,7 +109,10 @@ class ObjectStore:
     def download(self, key: str, path: Path) -> None:
         """Copy an object to this machine; raises FileNotFoundError where there is none."""
         with told(self.url_of(key), absent_passes=True):
-            self._fs.get_file(self._path(key), str(path))
+            if self.scheme == "memory":  # All who open an object there share one position: threads would miss parts.
+                path.write_bytes(self._fs.cat_file(self._path(key)))
+            else:
+                self._fs.get_file(self._path(key), str(path))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is not there is none."""
