@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,18 +64,13 @@ def publish(
         clear_work(work)
 
 
-def adopt(
-    folder: Path, write: Callable[[Path], None], *, work: Path, content: Mapping[str, Any], locked: bool = False
-) -> None:
+def adopt(folder: Path, write: Callable[[Path], None], *, work: Path, content: Mapping[str, Any]) -> None:
     """Make `folder` hold what was published elsewhere with this manifest, and `write(directory)` brings, whole.
 
-    What stands there until now makes room. `locked` says that the caller has the lock of `work`. Raises ArtifactError
-    where a file is not what the manifest lists.
+    What stands there until now makes room. The caller has the lock of `work`. Raises ArtifactError where a file is not
+    what the manifest lists.
     """
-    with nullcontext() if locked else held(work / LOCK):
-        _build(folder, write, work / "build", partial(seal_as, folder, content))
-        if not locked:
-            clear_work(work)
+    _build(folder, write, work / "build", partial(seal_as, folder, content))
 
 
 def _build(folder: Path, write: Callable[[Path], None], build: Path, finish: Callable[[Path, float], None]) -> None:
@@ -208,10 +203,14 @@ def damages(folder: Path) -> Iterator[str]:
 def disown(folder: Path) -> None:
     """Let a damaged directory count as not published: its stage makes it again, and this one stands aside then.
 
-    A copy of what a store has is removed: it is brought again.
+    A copy of what a store has is removed, to be brought again, and where the store has it damaged it is made again.
     """
-    if remote_with(folder) is not None:
+    remote = remote_with(folder)
+    if remote is not None:
+        from pipeline import remote_folders
+
         remove(folder)
+        remote_folders.disown(remote, folder)
     elif (folder / MANIFEST).exists():
         set_aside(folder / MANIFEST, folder / DISOWNED)
     elif folder.is_dir():  # It is the manifest that is missing.

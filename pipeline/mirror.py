@@ -19,6 +19,7 @@ from pipeline.conditional import ABSENT
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.files import remove, write_text
+from pipeline.identity import STAGE_VERSIONS
 from pipeline.locks import held
 from pipeline.object_store import Entry
 from pipeline.remote import Remote
@@ -46,6 +47,8 @@ def update(remote: Remote) -> None:
     """Do what `refresh` does, within `alone`."""
     memory = remote.root / "work" / "store.json"
     known = _remembered(remote, memory)
+    if not memory.exists():  # First: from now on this directory is known for a copy.
+        _remember(remote, memory, {})
     there: dict[str, Entry] = {}
     for prefix in (PUBLISHED, PLANS, INVALIDATED):
         there |= remote.objects.list(prefix)
@@ -61,8 +64,8 @@ def update(remote: Remote) -> None:
     for path in _copies(remote.root):
         if remote.place(path) not in tags:
             remove(path)
-    if tags != known or not memory.exists():
-        write_text(memory, json.dumps({"url": remote.objects.url, "tags": tags}), work=remote.root / "work")
+    if tags != known:
+        _remember(remote, memory, tags)
     pointers.link_latest(remote.root)
 
 
@@ -120,6 +123,9 @@ def _remembered(remote: Remote, memory: Path) -> dict[str, str]:
     try:
         content = json.loads(memory.read_text("utf-8"))
         url, tags = content["url"], dict(content["tags"])
+    except FileNotFoundError:
+        _refuse_results(remote)
+        return {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     if url != remote.objects.url:
@@ -128,6 +134,20 @@ def _remembered(remote: Remote, memory: Path) -> dict[str, str]:
             f"{remote.objects.url}"
         )
     return tags
+
+
+def _refuse_results(remote: Remote) -> None:
+    """Raise SettingsError where a directory that no store was copied to has results: they would give way to the copy."""
+    found = next((name for name in (PUBLISHED, PLANS, *STAGE_VERSIONS) if any((remote.root / name).glob("*"))), None)
+    if found is not None:
+        raise SettingsError(
+            f"[storage] local = {remote.root}: has results in {found}/ and is no working copy of {remote.objects.url}; "
+            "name a directory that is empty"
+        )
+
+
+def _remember(remote: Remote, memory: Path, tags: Mapping[str, str]) -> None:
+    write_text(memory, json.dumps({"url": remote.objects.url, "tags": tags}), work=remote.root / "work")
 
 
 def _copies(root: Path) -> Iterator[Path]:

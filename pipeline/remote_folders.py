@@ -18,6 +18,7 @@ from pipeline import artifacts, digests, manifests
 from pipeline.conditional import ABSENT
 from pipeline.digests import sealed, unsealed
 from pipeline.errors import ArtifactError
+from pipeline.locks import held
 from pipeline.remote import Remote
 
 ROUNDS = 5  # of writers of the same directory whose manifest is in each other's way
@@ -70,7 +71,7 @@ def publish(remote: Remote, folder: Path) -> None:
                 remote.objects.remove(f"{place}/{attempt}/{name}" for name in own["files"])
             remote.compared.discard(place)
             if theirs["files"] != own["files"]:
-                _adopt(remote, folder, theirs, locked=True)
+                _adopt(remote, folder, theirs)
             return
         if not attempt:
             attempt = _upload(remote, folder, place, own["files"])
@@ -91,11 +92,11 @@ def take(remote: Remote, folder: Path) -> None:
     content = listed(remote, place)
     if content is not None:
         try:
-            _adopt(remote, folder, content, locked=True)
+            _adopt(remote, folder, content)
         except ArtifactError as error:
             if error.__cause__ is not None:  # There was no answer, or no room.
                 raise
-            disown(remote, folder)
+            _disown_that(remote, folder, content)
 
 
 def bring(remote: Remote, folder: Path) -> None:
@@ -109,8 +110,12 @@ def bring(remote: Remote, folder: Path) -> None:
     content = listed(remote, place)
     if content is None:
         return
-    if not manifests.exists_here(folder) or manifests.manifest_here(folder)["files"] != content["files"]:
-        _adopt(remote, folder, content, locked=False)
+    work = remote.root / "work" / folder.name
+    if not _is_here(folder, content):
+        with held(work / artifacts.LOCK):
+            if not _is_here(folder, content):  # Else another process of this machine has brought it meanwhile.
+                _adopt(remote, folder, content)
+            artifacts.clear_work(work)
     remote.compared.add(place)
 
 
@@ -137,6 +142,8 @@ def damages(remote: Remote, folder: Path) -> Iterator[str]:
     try:
         content = listed(remote, place)
     except ArtifactError as error:
+        if error.__cause__ is not None:  # There was no answer: nothing is known to be damaged.
+            raise
         yield str(error)
         return
     if content is None:
@@ -155,9 +162,19 @@ def damages(remote: Remote, folder: Path) -> Iterator[str]:
 
 
 def disown(remote: Remote, folder: Path) -> None:
-    """Let a directory of the store count as not published: it is made again when a run needs it."""
+    """Let a directory of the store that is damaged there count as not published: a run that needs it makes it again."""
+    found = remote.objects.read(f"{remote.place(folder)}/{manifests.MANIFEST}")
+    if found is not None and any(damages(remote, folder)):
+        _disown_that(remote, folder, _readable(remote, remote.place(folder), found.content))
+
+
+def _disown_that(remote: Remote, folder: Path, content: Mapping[str, Any] | None) -> None:
+    """Take the manifest away, None for one that cannot be read, unless another machine has published anew since."""
     place = remote.place(folder)
-    remote.objects.remove([f"{place}/{manifests.MANIFEST}"])
+    key = f"{place}/{manifests.MANIFEST}"
+    found = remote.objects.read(key)
+    if found is not None and _readable(remote, place, found.content) == content:
+        remote.objects.remove([key])
     remote.compared.discard(place)
 
 
@@ -169,10 +186,15 @@ def _upload(remote: Remote, folder: Path, place: str, files: Mapping[str, Any]) 
     return attempt
 
 
-def _adopt(remote: Remote, folder: Path, content: Mapping[str, Any], *, locked: bool) -> None:
+def _is_here(folder: Path, content: Mapping[str, Any]) -> bool:
+    return manifests.exists_here(folder) and bool(manifests.manifest_here(folder)["files"] == content["files"])
+
+
+def _adopt(remote: Remote, folder: Path, content: Mapping[str, Any]) -> None:
+    """Put a directory of the store in place of the one here; the lock of work is held."""
     own = {name: value for name, value in content.items() if name != "attempt"}
     write = writer(remote, remote.place(folder), content)
-    artifacts.adopt(folder, write, work=remote.root / "work" / folder.name, content=own, locked=locked)
+    artifacts.adopt(folder, write, work=remote.root / "work" / folder.name, content=own)
 
 
 def _is_whole(remote: Remote, place: str, content: Mapping[str, Any]) -> bool:

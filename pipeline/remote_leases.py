@@ -30,8 +30,8 @@ def hold(remote: Remote, fingerprints: Iterable[str]) -> None:
         atexit.register(_end, os.getpid(), remote)
     key, needs = known
     if not needs.issuperset(new := set(fingerprints)):
-        needs |= new
-        remote.objects.write(key, json.dumps(sorted(needs)).encode())
+        remote.objects.write(key, json.dumps(sorted(needs | new)).encode())
+        needs |= new  # Now that the store has it: a write that failed is done again.
 
 
 def needed(remote: Remote) -> set[str]:
@@ -40,7 +40,8 @@ def needed(remote: Remote) -> set[str]:
     for key, entry in remote.objects.list(PREFIX).items():
         lease = None if is_over(remote, entry) else remote.objects.read(key)
         if lease is not None:
-            found |= set(json.loads(lease.content))
+            with suppress(ValueError, TypeError):  # Not what a process of ours has written.
+                found |= set(json.loads(lease.content))
     return found
 
 

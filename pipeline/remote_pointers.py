@@ -44,14 +44,13 @@ def amend(remote: Remote, pointer: Pointer) -> None:
     """Write what a pointer says of its run anew, wherever that run of that date is named."""
     stored = as_stored(remote, pointer)
 
-    def changed(key: str, content: bytes | None) -> bytes:
+    def changed(key: str, content: bytes | None) -> bytes | None:
         known = {} if content is None else _read(remote, key, content)
-        return stored if (known.get("date"), known.get("run")) == (pointer.date, pointer.run) else content or b""
+        return stored if (known.get("date"), known.get("run")) == (pointer.date, pointer.run) else content
 
     with alone(remote):
         for key in (LATEST, PINNED, _of_date(pointer.date)):
-            if remote.objects.read(key) is not None:
-                remote.objects.change(key, partial(changed, key))
+            remote.objects.change(key, partial(changed, key))
         update(remote)
 
 
@@ -67,14 +66,21 @@ def pin(remote: Remote, pointer: Pointer) -> None:
 def release(remote: Remote) -> Pointer | None:
     """Let `latest` name the newest date again; return that date's pointer, None where there is none."""
     with alone(remote):
+        pinned = remote.objects.read(PINNED)
         remote.objects.remove([PINNED])
         dates = sorted(key for key in remote.objects.list(PUBLISHED) if key.rpartition("/")[2][0].isdigit())
         found = remote.objects.read(dates[-1]) if dates else None
-        if found is not None:
-            content = found.content
-            remote.objects.change(LATEST, lambda _: content)
+        newest = None if found is None else _read(remote, dates[-1], found.content)
+
+        def moved(content: bytes | None) -> bytes | None:
+            # Another machine may have published since: a later date stays, unless it is the run that was pinned.
+            if found is None or newest is None or content is None or (pinned is not None and content == pinned.content):
+                return None if found is None else found.content
+            return content if _read(remote, LATEST, content)["date"] > newest["date"] else found.content
+
+        remote.objects.change(LATEST, moved)
         update(remote)
-    return None if found is None else pointer_of(_read(remote, dates[-1], found.content))
+    return None if newest is None else pointer_of(newest)
 
 
 def forget(remote: Remote, gone: Sequence[Pointer]) -> None:

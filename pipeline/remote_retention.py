@@ -48,13 +48,13 @@ def clean(remote: Remote, *, keep_runs: int, dry_run: bool = False) -> list[Remo
     gone = [each for each in there.values() if each.manifest is not None and not _stays(remote, each, kept)]
     plans = [path for path, plan in found.plans if not found.stays(remote.place(path), plan)]
     left = [*_unlisted(remote, there, named), *remote_leases.over(remote)]
-    files = [entry for each in gone for entry in _files(each)]
+    files = [entry for each in gone for entries in each.attempts.values() for entry in entries]
     removed = [Removed(each.place, sum(entry.size for entry in _files(each))) for each in gone]
     removed += [Removed(remote.place(path), path.stat().st_size) for path in plans]
     removed += [Removed(entry.key, entry.size) for entry in left]
     if not dry_run:
         forget(remote, found.old)  # First: no pointer ever names what is not there.
-        back = _take_away(remote, gone)
+        back = _take_away(remote, gone)  # Manifests once only: another machine may have made one anew since.
         remote.objects.remove(entry.key for entry in files if not entry.key.startswith(tuple(back)))
         remote.objects.remove(entry.key for entry in left)
         with alone(remote):

@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, invalidation, pointers, reasons, remote_folders, retention, runs, verification
+from pipeline import artifacts, invalidation, pointers, reasons, retention, runs, verification
 from pipeline.config import Settings
 from pipeline.doctor import examine, lines
 from pipeline.errors import ArtifactError, SettingsError
@@ -127,7 +127,7 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
         print("\n".join([*damages, f"{len(folders)} directories verified, {len(damages) or 'no'} damages"]))
     for folder, found in by_folder.items():
         if found:  # After the words: a root that cannot be written can be verified too.
-            disown(folder)
+            artifacts.disown(folder)
     return 1 if damages else 0
 
 
@@ -195,15 +195,6 @@ def shown(root: Path) -> Path | str:
 def is_there(folder: Path) -> bool:
     """Return whether a stage has left a directory, whole or not."""
     return folder.exists() if remote_of(folder.parent.parent) is None else artifacts.exists(folder)
-
-
-def disown(folder: Path) -> None:
-    """Let a damaged directory count as not published, there where it lies."""
-    remote = remote_of(folder.parent.parent)
-    if remote is None:
-        artifacts.disown(folder)
-    else:
-        remote_folders.disown(remote, folder)
 
 
 def _date(chosen: argparse.Namespace) -> datetime.date:
