@@ -137,7 +137,7 @@ def _remembered(remote: Remote, memory: Path) -> dict[str, str]:
 
 
 def _refuse_results(remote: Remote) -> None:
-    """Raise SettingsError where a directory that no store was copied to has results: they would give way to the copy."""
+    """Raise SettingsError where a directory that is no copy has results: they would give way to those of the store."""
     found = next((name for name in (PUBLISHED, PLANS, *STAGE_VERSIONS) if any((remote.root / name).glob("*"))), None)
     if found is not None:
         raise SettingsError(

@@ -9,12 +9,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import settings
+from remote_root import URL
 from report_job import run_two_nights
 from s3_server import S3, serving
 from small_job import SETTINGS, Project, write_items
 from xdist.scheduler import LoadFileScheduling
+
+from pipeline import stores
+from pipeline.config import StorageSettings
+from pipeline.remote import open_root
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("project", deadline=None)
@@ -100,3 +106,22 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """A bucket of a real S3 server."""
     with serving(tmp_path_factory.mktemp("s3")) as found:
         yield found
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """A store in memory; what is below a URL is the same for all machines of a test."""
+    found = fsspec.filesystem("memory")
+    yield found
+    found.store.clear()
+    stores.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, memory: Any) -> Callable[..., Path]:
+    """Return the working copy of a machine of that name."""
+
+    def root_of(name: str = "one", **settings: Any) -> Path:
+        return open_root(StorageSettings(root=URL, local=str(tmp_path / name), **settings))
+
+    return root_of

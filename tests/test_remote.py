@@ -4,10 +4,10 @@ import datetime
 import json
 import threading
 
-import fsspec
 import pyarrow.fs
 import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
+from remote_root import RUN, URL, objects, publish, publish_run
 
 from pipeline import (
     artifacts,
@@ -28,58 +28,7 @@ from pipeline.digests import fingerprint, sealed
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.manifests import FORMAT, exists_here
 from pipeline.object_store import ObjectStore
-from pipeline.pointers import Pointer
 from pipeline.remote import open_root, remote_of
-
-URL = "memory://bucket/root"
-RUN, MODEL = fingerprint({"run": 1}), fingerprint({"model": 1})
-
-
-@pytest.fixture(autouse=True)
-def memory():
-    """The store; what is below a URL is the same for all machines of a test."""
-    found = fsspec.filesystem("memory")
-    yield found
-    found.store.clear()
-    stores.close()
-
-
-@pytest.fixture
-def machine(tmp_path):
-    """Return the working copy of a machine of that name."""
-
-    def root_of(name="one", **settings):
-        return open_root(StorageSettings(root=URL, local=str(tmp_path / name), **settings))
-
-    return root_of
-
-
-def publish(root, stage="score", name=RUN, text="scores", upstreams=None):
-    def write(folder):
-        (folder / "scores.parquet").mkdir()
-        (folder / "scores.parquet" / "part-0.parquet").write_text(text)
-        (folder / "summary.json").write_text("{}")
-
-    facts = {"stage": stage, "fingerprint": name, "upstreams": upstreams or {}}
-    artifacts.publish(root / stage / name, write, work=root / "work" / name, facts=facts)
-    return root / stage / name
-
-
-def publish_run(root, number, date):
-    """Publish a model and a run of a date with its plan, and point to it."""
-    run, model = fingerprint({"run": number}), fingerprint({"model": number})
-    plan = f"plan/{date}-{fingerprint({'plan': number})}.json"
-    stages = {"score": run, "export": model}
-    content = {"date": date, "fingerprint": fingerprint({"plan": number}), "stages": stages}
-    mirror.keep_first(remote_of(root), root / plan, sealed(content))
-    publish(root, "export", model)
-    publish(root, "score", run, upstreams={"export": model})
-    pointers.point(root, Pointer(date=date, run=run, folder=f"score/{run}", model=model, plan=plan))
-    return run
-
-
-def objects(memory):
-    return sorted(path.removeprefix("/bucket/root/") for path in memory.find("/bucket/root"))
 
 
 def test_what_one_machine_publishes_another_one_has_with_the_same_bytes(machine, memory):
