@@ -28,8 +28,10 @@ from pipeline.urls import is_url, name_of
 
 FACTS = "facts.json"
 KEPT_DAYS = 7  # what was not used for so long goes when something else is brought
+KEPT_HOURS = 24  # as long stays a version that a newer one has followed: a run may be at work on it
 BLOCK = 1 << 20
 TRIES = 3  # of a file that changes while it is brought
+_asked: dict[str, dict[str, Any]] = {}  # by URL: the version whose digest this process was given last
 
 
 def cache_folder() -> Path:
@@ -44,7 +46,7 @@ def expanded(pattern: str, *, is_table: Callable[[str], bool]) -> tuple[str, ...
         if has_magic(pattern.partition("://")[2]):
             found = fs.glob(pattern)
         elif pattern.endswith("/") or _is_folder(fs, pattern):
-            files = (each["name"] for each in fs.ls(pattern, detail=True) if each["type"] == "file")
+            files = (each["name"] for each in _listed(fs, pattern) if each["type"] == "file")
             found = [name for name in files if not name.endswith("/") and is_table(name_of(name))]
         else:
             return (pattern,)
@@ -58,6 +60,13 @@ def _is_folder(fs: Any, url: str) -> bool:
         return bool(fs.info(url)["type"] == "directory")
     except FileNotFoundError:
         return False
+
+
+def _listed(fs: Any, url: str) -> list[Any]:
+    try:
+        return list(fs.ls(url, detail=True))
+    except FileNotFoundError:
+        return []
 
 
 def version(url: str) -> list[Any] | None:
@@ -89,24 +98,33 @@ def digest(url: str) -> str | None:
             known = _bring(url, folder)
             _forget_old(folder.parent)
         os.utime(folder / FACTS)
+        os.utime(folder / known["name"])
+    _asked[url] = known
     return str(known["sha256"])
 
 
 def here(path: str) -> str:
     """Return a path of this machine: of a URL that of its copy, which is brought where there is none.
 
-    It is the version whose digest was asked for last. Raises SettingsError where there is no such file any more.
+    It is the version whose digest was asked for last, by this process if it has asked. Raises SettingsError where there
+    is no such file any more.
     """
     if not is_url(path):
         return path
-    folder = _folder(path)
-    known = _known(folder, path)
+    folder, asked = _folder(path), _asked.get(path)
+    known = asked if asked is not None and _is_whole(folder, asked) else _known(folder, path)
     if known is None:
         if digest(path) is None:
             raise SettingsError(f"{path}: there is no such file any more; run again when it is back")
         known = _known(folder, path)
     assert known is not None
     return str(folder / known["name"])
+
+
+def forget(url: str) -> None:
+    """Let the copies of a file that are here be brought again: one of them is not what it was."""
+    _asked.pop(url, None)
+    (_folder(url) / FACTS).unlink(missing_ok=True)
 
 
 def _bring(url: str, folder: Path) -> dict[str, Any]:
@@ -149,17 +167,25 @@ def _write(folder: Path, known: dict[str, Any]) -> None:
     temporary.write_text(json.dumps(known), "utf-8")
     temporary.replace(folder / FACTS)
     for path in folder.iterdir():
-        if path.name not in (FACTS, "lock", known["name"]):
-            path.unlink(missing_ok=True)
+        if path.name in (FACTS, "lock", known["name"]):
+            continue
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > KEPT_HOURS * 3600:
+                path.unlink()
 
 
 def _known(folder: Path, url: str) -> dict[str, Any] | None:
     """Return what was brought; None where it is not there, or is not whole."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         known: dict[str, Any] = json.loads((folder / FACTS).read_text("utf-8"))
-        if known["url"] == url and (folder / known["name"]).stat().st_size == known["version"][0]:
-            return known
+        return known if known["url"] == url and _is_whole(folder, known) else None
     return None
+
+
+def _is_whole(folder: Path, known: dict[str, Any]) -> bool:
+    with suppress(OSError):
+        return bool((folder / known["name"]).stat().st_size == known["version"][0])
+    return False
 
 
 def _folder(url: str) -> Path:

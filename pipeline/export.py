@@ -30,6 +30,7 @@ from pipeline.taxonomy import Taxonomy
 
 Answering = FeedbackNetwork | Ensemble
 PARITY = 1e-5  # largest difference of a probability between the engine and NumPy
+ANY = 1.0  # which no difference of probabilities exceeds
 CALIBRATION_ITEMS = 20_000  # enough for a temperature a level; the first by the hash of their ids
 
 
@@ -41,6 +42,7 @@ def export(
     folder: Path,
     *,
     provenance: Mapping[str, Any],
+    limit: float = PARITY,
 ) -> None:
     """Write model.h5 and evaluation.json from the published folders of stages 1 and 2, and of every trained member.
 
@@ -48,11 +50,11 @@ def export(
     are those of the test part, of the validation part where no item is for the test, of none where neither has items
     (evaluation.json says which, as `part`).
     They are of the network as the file stores it; where that is less exact, `storage` in evaluation.json has the cost.
-    Raises ModelError where NumPy's probabilities differ from the engine's by more than PARITY.
+    Raises ModelError where NumPy's probabilities differ from the engine's by more than `limit`.
     """
     members = [load_network(train_folder) for train_folder in train_folders]
     differences = [
-        checked_parity(network, train_folder / "probe.h5")
+        checked_parity(network, train_folder / "probe.h5", limit)
         for network, train_folder in zip(members, train_folders, strict=True)
     ]
     exact = together(members)
@@ -95,12 +97,12 @@ def load_network(train_folder: Path) -> FeedbackNetwork:
     return FeedbackNetwork.load(config, parameters.load(train_folder / "parameters.h5"))
 
 
-def checked_parity(network: FeedbackNetwork, probe: Path) -> float:
-    """Return the parity of a member. Raises ModelError where it is more than PARITY."""
+def checked_parity(network: FeedbackNetwork, probe: Path, limit: float) -> float:
+    """Return the parity of a member. Raises ModelError where it is more than the limit, or no number."""
     difference = parity(network, probe)
-    if not difference <= PARITY:
+    if not difference <= limit:
         raise ModelError(
-            f"{probe}: NumPy's probabilities differ from the engine's by {difference:.2g}, more than {PARITY:g}; "
+            f"{probe}: NumPy's probabilities differ from the engine's by {difference:.2g}, more than {limit:g}; "
             "train again, and report it if it stays: the engine computes something else"
         )
     return difference

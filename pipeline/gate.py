@@ -20,12 +20,14 @@ import pyarrow as pa
 from pipeline.artifacts import exists, verified
 from pipeline.config_nights import GateSettings
 from pipeline.errors import FeatureError, ModelError
+from pipeline.export import PARITY
 from pipeline.judging import Right, covered, labelled, predict, right, some_items
 from pipeline.model import Model, load_model
 from pipeline.taxonomy import Taxonomy
 
 CHANCE = 1.645  # standard errors that one side of 95% of a normal distribution has
 CALIBRATION = "max_calibration_error"
+AGREEMENT = "parity"
 VERDICT = "verdict.json"
 
 
@@ -33,7 +35,7 @@ VERDICT = "verdict.json"
 class Check:
     """One figure of a new model beside what it may be."""
 
-    measure: str  # the setting that limits it, or `majority`
+    measure: str  # the setting that limits it, or `parity`, `majority`
     value: float
     limit: float
     n_items: int
@@ -54,7 +56,7 @@ class Material:
 def judge(gate: GateSettings, material: Material, folder: Path, *, model: str) -> None:
     """Write verdict.json: whether the model may score, every figure, and what it was compared with."""
     compared, checks = figures(gate, material, model)
-    judged = [check for check in checks if check.n_items >= gate.min_items]
+    judged = [check for check in checks if check.measure == AGREEMENT or check.n_items >= gate.min_items]
     failed = [check.text for check in judged if not check.passed]
     by_hand = is_accepted(gate, model)
     content = {
@@ -147,8 +149,10 @@ def majority(evaluation: dict[str, Any], items: pa.Table, taxonomy: Taxonomy) ->
 
 
 def general(gate: GateSettings, model: Model, items: pa.Table, evaluation: dict[str, Any]) -> Iterator[Check]:
-    """Yield the checks that need no other model: coverage, the largest class of the top level, calibration."""
-    n = items.num_rows
+    """Yield the checks that need no other model: parity, coverage, the largest class of the top level, calibration."""
+    n, parity = items.num_rows, evaluation["parity"]
+    text = f"largest difference between NumPy's probabilities and the engine's {parity:.2g}, {PARITY:g} would pass"
+    yield Check(AGREEMENT, parity, PARITY, n, parity <= PARITY, text)
     if n and len(model.transform.vocabulary):
         share = float(covered(model, items).mean())
         text = f"items with a tag that it knows {share:.1%} ({n:,} items), [gate] min_coverage = {gate.min_coverage:g}"

@@ -49,7 +49,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "features": 3,
     "train": 4,
     "export": 4,
-    "gate": 1,
+    "gate": 2,
     "score": 5,
     "changes": 1,
     "report": 1,
@@ -142,6 +142,12 @@ def identify(
         inputs["start"] = start
         if len(start) > 1:
             raise SettingsError(f"[training] warm_start = {settings.training.warm_start}: {len(start)} files; name one")
+    return _identity(settings, inputs, choice, invalidated)
+
+
+def _identity(
+    settings: Settings, inputs: Mapping[str, tuple[Input, ...]], choice: Choice, invalidated: Container[str]
+) -> Identity:
     prints = {"plan": fingerprint({"settings": _everything(settings), "inputs": _contents(inputs)})}
     prints |= {} if choice.start is None else {"start": choice.start}
     if choice.model is None:
@@ -157,11 +163,13 @@ def identify(
 
 
 def with_last_accepted(identity: Identity, model: str, *, invalidated: Container[str] = frozenset()) -> Identity:
-    """Return the identity of the same run with the last accepted model in place of its own, which was refused."""
-    digests = {file.path: file.digest for files in identity.inputs.values() for file in files}
+    """Return the identity of the same run with the last accepted model in place of its own, which was refused.
+
+    Its inputs are those of the run: what has come to their directory since belongs to the next one.
+    """
     refused = identity.fingerprints["export"]
     choice = Choice(model=model, reason=f"the last accepted one: {refused[:12]} was refused")
-    return identify(identity.settings, digests.__getitem__, choice, invalidated=invalidated)
+    return _identity(identity.settings, identity.inputs, choice, invalidated)
 
 
 def valid_fingerprint(parts: Mapping[str, Any], invalidated: Container[str]) -> str:

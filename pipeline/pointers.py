@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,14 +48,25 @@ def read(path: Path) -> Pointer | None:
         raise ArtifactError(f"{path}: is not a pointer ({error}); remove it and run the job again") from None
 
 
-def latest(root: Path) -> Pointer | None:
-    """Return the pointer to the latest published run, None before the first; others stand in for a damaged file."""
+def latest(root: Path, *, until: str = "") -> Pointer | None:
+    """Return the pointer to the latest published run, None before the first; others stand in for a damaged file.
+
+    `until` asks for the run that one of this date goes on from, in ISO form: the newest up to it, unless another one is
+    pinned; where there is none so old, the latest of all.
+    """
     try:
-        return read(root / "published" / "latest.json")
+        found = read(root / "published" / "latest.json")
     except ArtifactError:
         # It only repeats one of these, and `point` writes it again.
         dates = of_dates(root)
-        return pinned(root) or (dates[-1] if dates else None)
+        found = pinned(root) or (dates[-1] if dates else None)
+    if not until or found is None or found.date <= until or pinned(root) is not None:
+        return found
+    for path in sorted((root / "published").glob("[0-9]*.json"), reverse=True):
+        with suppress(ArtifactError):
+            if path.stem <= until and (earlier := read(path)) is not None:
+                return earlier
+    return found
 
 
 def of_date(root: Path, date: str) -> Path:

@@ -44,7 +44,7 @@ class Staged:
 
 def stage(database: Database, settings: Settings, *, role: Role) -> Staged:
     """Read items, labels and tags into tables; raises CatalogError for what cannot be read."""
-    files = Files.of(settings, role=role)
+    files = Files.of(settings, role=role, planned=database.expected)
     catalog = settings.catalog
     taxonomy = None
     for file in files.taxonomy:

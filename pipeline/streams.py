@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.downloads import here
+from pipeline.downloads import forget, here
 from pipeline.errors import CatalogError
 from pipeline.inputs import extensions
+from pipeline.urls import is_url
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 MARKED = "[\ufdd0-\ufdef]"  # a pattern that finds markers; Arrow and Python read it alike
@@ -63,8 +64,10 @@ def open_file(path: str) -> io.BufferedReader:
 
 
 def verify_digest(path: str, digest: str, expected: str | None) -> None:
-    """Raise CatalogError where a file's SHA-256 is not the one that is expected."""
+    """Raise CatalogError where a file's SHA-256 is not the one that is expected; a copy of a URL is brought again."""
     if expected is not None and digest != expected:
+        if is_url(path):
+            forget(path)
         raise CatalogError(f"{path}: changed while the run was on; run again when its writer is done")
 
 

@@ -6,7 +6,7 @@ number of the row in the input from 0, rejected rows counted, so the order of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -37,9 +37,17 @@ class Files:
     stop_list: tuple[str, ...]
 
     @classmethod
-    def of(cls, settings: Settings, *, role: Role) -> Files:
-        """Return the files of the catalog, or of the catalog to score."""
+    def of(cls, settings: Settings, *, role: Role, planned: Collection[str] | None = None) -> Files:
+        """Return the files of the catalog, or of the catalog to score.
+
+        Of those in a directory or of a pattern only the planned ones, where they are given: what has come since belongs
+        to the next run. Raises CatalogError where one of them has gone.
+        """
         named = input_paths(settings, role=role)
+        if planned is not None:
+            for path in sorted(set(planned) - {file.path for file in named}):
+                raise CatalogError(f"{path}: is gone since the run was planned; run again")
+            named = tuple(file for file in named if file.path in planned)
         return cls(*(tuple(file.path for file in named if file.setting == field.name) for field in fields(cls)))
 
 
@@ -77,9 +85,7 @@ class Database:
             _require(paths[0], wanted, optional, tuple(known))
 
     def digest(self, path: str) -> str:
-        """Return the SHA-256 that a file should have; raises CatalogError for one that was not planned."""
-        if path not in self.expected:
-            raise CatalogError(f"{path}: was not there when the run was planned; run again")
+        """Return the SHA-256 that a file should have."""
         return self.expected[path]
 
     def add(self, name: str, scope: str, block: Block) -> None:

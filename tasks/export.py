@@ -32,13 +32,16 @@ class ExportModel(Stage):
         return {name: self.same_run(TrainModel, name, member=number) for number, name in names}
 
     def run(self) -> None:
-        """Put the model together, check it against the engine and evaluate it."""
-        from pipeline.export import export
+        """Put the model together, check it against the engine and evaluate it; the gate judges how far they agree."""
+        from pipeline.export import ANY, PARITY, export
 
+        limit = ANY if self.settings.gate.enabled else PARITY
         clean, features = self.read("clean"), self.read("features")
         members = [self.read(name) for name in self.members()]
         self.publish(
-            lambda folder, _: export(self.settings, clean, features, members, folder, provenance=self.provenance())
+            lambda folder, _: export(
+                self.settings, clean, features, members, folder, provenance=self.provenance(), limit=limit
+            )
         )
 
     def facts(self) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from pipeline.locks import held
 from pipeline.plans import read_plan, write_plan
 from pipeline.remote import remote_of
 from pipeline.urls import is_url
+from tasks import config
+from tasks.retries import patiently
 from tasks.stage import Dated, Stage, plan_name
 from tasks.targets import FileTarget, PlanTarget, UrlTarget
 
@@ -28,6 +30,10 @@ class InputFile(luigi.ExternalTask):
 
     path = luigi.Parameter(description="the file")
     named_by = luigi.Parameter(significant=False, description="the setting that names it")
+
+    def complete(self) -> bool:
+        """Return whether the file is there; a store that does not answer is asked again."""
+        return bool(patiently(super().complete, config.load().storage, note=lambda _: None))
 
     def output(self) -> FileTarget | UrlTarget:
         """Return the file."""
@@ -87,7 +93,7 @@ class PlanRun(Dated):
 
     def content(self) -> dict[str, Any]:
         """Return what is frozen."""
-        latest = pointers.latest(self.root)
+        latest = pointers.latest(self.root, until=str(self.date))
         return {
             "format": 1,
             "date": str(self.date),

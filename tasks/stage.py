@@ -15,17 +15,18 @@ from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, downloads, files, invalidation, leases
+from pipeline import artifacts, downloads, files, invalidation, leases, remote_leases
 from pipeline.config import Settings
 from pipeline.digests import Digests
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
 from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
+from pipeline.manifests import is_broken
 from pipeline.orphans import end_with_parent
 from pipeline.plans import mend, read_plan
 from pipeline.progress import LineProgress, Progress
-from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned
+from pipeline.refresh import CHANGED, PINNED, TRAINS, Choice, choose, last_model, planned
 from pipeline.remote import remote_of, root_of
 from pipeline.urls import is_url
 from tasks import config, logs
@@ -140,8 +141,7 @@ class Stage(Dated):
         Else nobody would make that again as long as these are there. They stay as they are: `publish` finds them.
         """
         done = super().complete
-        there = done() if remote_of(self.root) is None else self.patiently(done)
-        return bool(there) and not self.rests_on_damage()
+        return bool(self.patiently(done)) and not self.rests_on_damage()
 
     def rests_on_damage(self) -> bool:
         """Return whether a directory before this one, directly or not, was found damaged and not made again yet."""
@@ -155,9 +155,9 @@ class Stage(Dated):
         """
         target: DirectoryTarget = self.requires()[name].directory()
         try:
-            return target.verified() if remote_of(self.root) is None else self.patiently(target.verified)
+            return self.patiently(target.verified)
         except ArtifactError as error:
-            if error.__cause__ is not None:  # A store or disk does not answer: nothing is known to be damaged.
+            if error.__cause__ is not None and not is_broken(error):  # Nothing is known to be damaged.
                 raise
             artifacts.disown(target.path)
             what, _, _ = str(error).partition(";")
@@ -244,9 +244,17 @@ def _begin(identity: Identity) -> None:
     """Say that this process needs these results, before any of them is looked for."""
     root = root_of(identity.settings.storage)
     lock_below(root)
+    names, remote = identity.fingerprints.values(), remote_of(root)
+    if remote is not None:  # Other machines remove there what nobody says to need.
+        hold = partial(remote_leases.hold, remote, names)
+        patiently(hold, identity.settings.storage, note=_note)
     # Where nothing can be written, nothing can be removed either; the first task to write says what is wrong.
     with suppress(ArtifactError):
-        leases.hold(root, identity.fingerprints.values())
+        leases.hold(root, names)
+
+
+def _note(text: str) -> None:
+    print(f"storage: {text}", file=sys.stderr)
 
 
 def current_identity(date: datetime.date) -> Identity:
@@ -259,7 +267,16 @@ def current_identity(date: datetime.date) -> Identity:
     # Asked twice about a file, it must not have changed in between.
     digest = cache(partial(_digest, digests))
     again = invalidation.invalidated(root)
-    identity = identify(settings, digest, invalidated=again)
+
+    def identified(choice: Choice = TRAINS) -> Identity:
+        found = partial(identify, settings, digest, choice, invalidated=again)
+        try:
+            return patiently(found, settings.storage, note=_note)
+        except OSError as error:
+            what = f"{error.filename}: cannot be read ({error.strerror})"
+            raise SettingsError(f"input: {what}; run the same command again when it can be") from error
+
+    identity = identified()
     engine = identity.settings.training.engine
     if find_spec(engine) is None:
         raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
@@ -275,7 +292,7 @@ def current_identity(date: datetime.date) -> Identity:
         choice = planned(root / plan_name(date, identity)) or choose(
             settings.training, date, last, recipe=identity.recipe, basis=identity.basis
         )
-        identity = identify(settings, digest, choice, invalidated=again)
+        identity = identified(choice)
     if digests.changed and not looking_on.get():
         # A memory that only saves time; the plan is the first file that must be written.
         with suppress(ArtifactError):

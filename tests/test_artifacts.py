@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import artifacts, files, pointers
+from pipeline import artifacts, files, manifests, pointers
 from pipeline.digests import Digests, fingerprint, sealed, sha256_of
 from pipeline.errors import ArtifactError
+from tasks.retries import may_pass
 
 HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
@@ -175,6 +176,26 @@ def test_a_directory_without_one_of_its_files_does_not_exist_and_is_built_again(
     assert not artifacts.exists(folder)
     publish(tmp_path)
     assert artifacts.verify(folder)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ESTALE, errno.EIO])
+def test_what_cannot_be_read_for_a_moment_is_neither_damaged_nor_absent(tmp_path, monkeypatch, code):
+    folder = publish(tmp_path)
+
+    def refused(*_):
+        raise OSError(code, os.strerror(code))
+
+    for name in ("sha256_of", "unsealed"):
+        with monkeypatch.context() as patched:
+            patched.setattr(manifests, name, refused)
+            with pytest.raises(ArtifactError, match=f"cannot be read .{os.strerror(code)}") as found:
+                artifacts.verify(folder)
+            assert may_pass(found.value)
+            with pytest.raises(ArtifactError, match="cannot be read"):
+                list(artifacts.damages(folder))
+    monkeypatch.setattr(manifests, "unsealed", refused)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        artifacts.exists(folder)
 
 
 def test_a_file_that_is_not_in_the_manifest_is_not_read(tmp_path):

@@ -1,6 +1,8 @@
 """Input files by URL: brought once, known by their content, and what is told where they are absent or refused."""
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import fsspec
@@ -9,8 +11,9 @@ import pytest
 from pipeline import downloads, stores
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
-from pipeline.errors import SettingsError
+from pipeline.errors import CatalogError, SettingsError
 from pipeline.inputs import expand
+from pipeline.readers import Wanted, read
 from pipeline.tables import Files
 
 
@@ -44,7 +47,33 @@ def test_a_new_version_takes_the_place_of_the_old_one(store):
     store.pipe("/in/films.csv", b"two")
     assert downloads.digest("memory://in/films.csv") != old
     assert Path(downloads.here("memory://in/films.csv")).read_text() == "two"
+    assert Path(first).read_text() == "one"  # for a run that is at work on it
+    yesterday = time.time() - 25 * 3600
+    os.utime(first, (yesterday, yesterday))
+    store.pipe("/in/films.csv", b"three")
+    downloads.digest("memory://in/films.csv")
     assert not Path(first).exists()
+
+
+def test_a_process_goes_on_with_the_version_that_it_was_told_of(store):
+    store.pipe("/in/films.csv", b"one")
+    downloads.digest("memory://in/films.csv")
+    store.pipe("/in/films.csv", b"two")
+    told = dict(downloads._asked)
+    downloads.digest("memory://in/films.csv")  # as another process does
+    downloads._asked.update(told)
+    assert Path(downloads.here("memory://in/films.csv")).read_text() == "one"
+
+
+def test_a_copy_that_has_changed_is_refused_and_brought_again(store):
+    store.pipe("/in/films.csv", b"item_id\n1\n")
+    url = "memory://in/films.csv"
+    digest = downloads.digest(url)
+    Path(downloads.here(url)).write_bytes(b"item_id\n2\n")
+    with pytest.raises(CatalogError, match="changed while the run was on"):
+        list(read(url, Wanted(("item_id",)), expected=digest))
+    (rows,) = read(url, Wanted(("item_id",)), expected=downloads.digest(url))
+    assert rows.table["item_id"].to_pylist() == ["1"]
 
 
 def test_a_copy_that_was_cut_is_brought_again(store):
@@ -67,6 +96,11 @@ def test_what_is_absent_has_no_digest_and_a_path_of_this_machine_is_its_own_copy
     assert downloads.here("in/films.csv") == "in/films.csv"
     with pytest.raises(SettingsError, match=r"memory://in/absent.csv: there is no such file any more"):
         downloads.here("memory://in/absent.csv")
+
+
+def test_a_directory_that_is_absent_is_an_absent_file(store):
+    assert expand("memory://absent/") == ("memory://absent/",)
+    assert downloads.digest("memory://absent/") is None
 
 
 def test_globs_and_directories_are_expanded_in_order(store):

@@ -20,7 +20,7 @@ from pipeline.decoding import decode
 from pipeline.errors import ModelError
 from pipeline.evaluation import evaluate
 from pipeline.examples import Examples
-from pipeline.export import export
+from pipeline.export import ANY, export
 from pipeline.hdf5 import write_array
 from pipeline.model import load_model
 from pipeline.network import FeedbackNetwork, Inputs, NetworkConfig
@@ -96,10 +96,10 @@ def make_stages(
     return root
 
 
-def run_export(root, name="export", settings=SETTINGS):
+def run_export(root, name="export", settings=SETTINGS, **options):
     (root / name).mkdir()
     folders = (root / "clean", root / "features", [root / "train"])
-    export(settings, *folders, root / name, provenance={"fingerprint": "abc"})
+    export(settings, *folders, root / name, provenance={"fingerprint": "abc"}, **options)
     return root / name
 
 
@@ -129,7 +129,12 @@ def test_a_difference_of_rounding_is_accepted(tmp_path):
 def test_a_probe_that_is_no_number_is_not_exported(tmp_path):
     make_stages(tmp_path, error=np.nan)
     with pytest.raises(ModelError, match="differ from the engine's by nan"):
-        run_export(tmp_path)
+        run_export(tmp_path, limit=ANY)
+
+
+def test_what_is_left_to_the_gate_is_exported_with_its_difference(tmp_path):
+    folder = run_export(make_stages(tmp_path, error=1e-4), limit=ANY)
+    assert json.loads((folder / "evaluation.json").read_text())["parity"] == pytest.approx(1e-4, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 from small_job import Project, write_items
 from small_model import TAXONOMY, make_items, make_model
 
-from pipeline import ledger, pointers
+from pipeline import gate, ledger, pointers
 from pipeline.config import make_settings
 from pipeline.config_nights import GateSettings
 from pipeline.errors import FeatureError, ModelError, SettingsError
-from pipeline.gate import drop_error, drops, floors, general, is_accepted, majority
+from pipeline.gate import Material, drop_error, drops, floors, general, is_accepted, majority
 from pipeline.judging import Right, covered, predict, right, translated
 from pipeline.taxonomy import Taxonomy
 
@@ -28,9 +28,9 @@ def answers(*columns):
     return Right(np.ones_like(hits), hits)
 
 
-def evaluation(*, error=0.1, n=200, majority_classes=(("Horror",), ("Horror", "Zombies"))):
+def evaluation(*, error=0.1, n=200, parity=1e-7, majority_classes=(("Horror",), ("Horror", "Zombies"))):
     levels = [{"majority_class": list(path)} for path in majority_classes]
-    return {"levels": levels, "path": {"calibration_error": error, "n_items": n}}
+    return {"levels": levels, "path": {"calibration_error": error, "n_items": n}, "parity": parity}
 
 
 # --- the figures
@@ -117,13 +117,24 @@ def test_coverage_the_largest_class_and_calibration_are_judged():
     known = set(model.transform.vocabulary.terms.to_pylist())
     expected = [bool(known & set(tags)) for tags in items["tags"].to_pylist()]
     assert covered(model, items).tolist() == expected and 0 < sum(expected) < 40
-    coverage, top, calibration = general(GateSettings(), model, items, evaluation(error=0.3))
+    _, coverage, top, calibration = general(GateSettings(), model, items, evaluation(error=0.3))
     assert (coverage.value, coverage.passed) == (pytest.approx(np.mean(expected)), True)
     counts = np.bincount(predict(model, items)[:, 0])
     assert (top.value, top.passed) == (pytest.approx(counts.max() / 40), True)
     assert (calibration.value, calibration.passed, calibration.n_items) == (0.3, False, 200)
     strict = GateSettings(min_coverage=1, max_top_share=0, max_calibration_error=0.3)
-    assert [check.passed for check in general(strict, model, items, evaluation(error=0.3))] == [False, False, True]
+    assert [check.passed for check in general(strict, model, items, evaluation(error=0.3))][1:] == [False, False, True]
+
+
+def test_a_model_whose_export_computes_something_else_is_refused_of_however_few_items(tmp_path, monkeypatch):
+    model, items = make_model(), pa.Table.from_batches([make_items(3)])
+    checks = [next(general(GateSettings(), model, items, evaluation(parity=parity))) for parity in (1e-5, 1.1e-5)]
+    assert [check.passed for check in checks] == [True, False]
+    for check, accepted in zip(checks, (True, False), strict=True):
+        monkeypatch.setattr(gate, "figures", lambda *_, check=check: ("nothing", [check]))
+        gate.judge(GateSettings(), Material(tmp_path, tmp_path, tmp_path, None), tmp_path, model="0123")
+        verdict = json.loads((tmp_path / gate.VERDICT).read_text())
+        assert (verdict["accepted"], verdict["failed"]) == (accepted, [] if accepted else [check.text])
 
 
 def test_a_model_is_let_through_by_the_beginning_of_its_fingerprint():
@@ -152,7 +163,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_first_model_of_few_items_is_accepted_and_its_figures_are_told(first_run):
     (verdict,) = verdicts(first_run[0])
-    assert verdict["accepted"] and not verdict["checks"]
+    assert verdict["accepted"] and [check["measure"] for check in verdict["checks"]] == ["parity"]
     assert verdict["model"] == pointers.latest(first_run[0].root).model
     assert verdict["compared"] == "no model was accepted before"
     measures = [check["measure"] for check in verdict["too_few_items"]]

@@ -9,7 +9,7 @@ import stage_code
 from pipeline.config import Settings, make_settings
 from pipeline.digests import sha256_of
 from pipeline.errors import SettingsError
-from pipeline.identity import STAGE_VERSIONS, Identity, engine_name, identify
+from pipeline.identity import STAGE_VERSIONS, Identity, engine_name, identify, with_last_accepted
 from pipeline.inputs import expand
 from pipeline.members import of_member
 from pipeline.refresh import Choice
@@ -270,3 +270,11 @@ def test_comments_and_docstrings_are_no_code(tmp_path):
     other.write_text("def f(x):\n    return (x + 1)\n")
     third.write_text("def f(x):\n    return x + 2\n")
     assert stage_code.digest([one]) == stage_code.digest([other]) != stage_code.digest([third])
+
+
+def test_what_comes_to_a_directory_meanwhile_is_not_scored_by_the_last_accepted_model(items):
+    planned = identity(items.parent)
+    (items.parent / "later.csv").write_text("item_id,tags\n2,b\n")
+    other = with_last_accepted(planned, "0" * 64)
+    assert other.inputs == planned.inputs and other.of("export") == "0" * 64
+    assert identity(items.parent).inputs != planned.inputs

@@ -2,11 +2,12 @@
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from small_job import Project
+from small_job import PROJECT, Project
 
 from pipeline import artifacts, ledger, pointers
 from pipeline.config import StorageSettings
@@ -105,6 +106,33 @@ def test_a_night_goes_on_after_a_moment_of_a_full_disk(project, name, task):
     assert f"{task:<13} try 1 of 2, the next in 0 s: artifacts/" in err
     assert pointers.latest(project.root).date == "2026-11-24"
     assert set(project.stages_since(before)) <= {"score"}
+
+
+# Of the processes of a job one meets, once, a table of open files that is full, or an input on a share that is away.
+FAILING_ONCE = """
+import errno, io, os, pathlib
+plain = io.open
+def once(path, mode="r", *rest, **options):
+    if "r" in mode and str(path).endswith(os.environ["FAILS"]) and not os.path.exists(os.environ["FAILED"]):
+        pathlib.Path(os.environ["FAILED"]).touch()
+        code = getattr(errno, os.environ["CODE"])
+        raise OSError(code, os.strerror(code), str(path))
+    return plain(path, mode, *rest, **options)
+io.open = once
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("parameters.h5", "EMFILE"), ("items.csv", "ESTALE")])
+def test_what_cannot_be_read_once_is_read_again_and_nothing_is_made_anew_for_it(project, tmp_path, name, code):
+    (tmp_path / "sitecustomize.py").write_text(FAILING_ONCE)
+    failed = tmp_path / "failed"
+    project.environment |= {"PYTHONPATH": f"{tmp_path}:{PROJECT}", "FAILS": name, "FAILED": str(failed), "CODE": code}
+    if name == "items.csv":
+        os.utime(project.folder / name)  # so that it is read again
+    before = project.results()
+    project.score("--export-storage", "float16", "--storage-tries", "2", "--storage-retry-delay", "0")
+    assert failed.exists()
+    assert set(project.stages_since(before)) == {"export", "score"}
 
 
 def planned_name(project, *flags: str) -> str:

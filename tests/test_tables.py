@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small_catalog import GOOD, HEADER, clean_csv, clean_files
 
 from pipeline.config import make_settings
+from pipeline.digests import sha256_of
 from pipeline.errors import CatalogError
 from pipeline.inputs import input_paths
 from pipeline.readers import LINE, LISTS, Wanted, read
@@ -156,8 +157,17 @@ def test_bytes_other_than_planned_are_refused(tmp_path):
     path = write(tmp_path, "items.csv", f"{HEADER}\n{GOOD}")
     with pytest.raises(CatalogError, match="changed while the run was on"):
         clean_files(tmp_path, expected={str(path): "0" * 64})
-    with pytest.raises(CatalogError, match="was not there when the run was planned"):
-        clean_files(tmp_path, expected={})
+
+
+def test_of_a_directory_only_the_planned_files_are_read_and_none_may_be_missing(tmp_path):
+    (tmp_path / "in").mkdir()
+    path = write(tmp_path / "in", "a.csv", f"{HEADER}\n{GOOD}")
+    planned = {str(path): sha256_of(path)}
+    write(tmp_path / "in", "b.csv", f"{HEADER}\n{GOOD}")
+    assert len(clean_files(tmp_path, catalog={"items": "in"}, expected=planned).items) == 3
+    path.unlink()
+    with pytest.raises(CatalogError, match=r"a.csv: is gone since the run was planned"):
+        clean_files(tmp_path, catalog={"items": "in"}, expected=planned)
 
 
 def test_names_without_a_header_must_fit(tmp_path):
