@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.conditional import ABSENT, tag_of, write_if
+from pipeline.conditional import ABSENT, HIDDEN, tag_of, write_if
 from pipeline.errors import ArtifactError
 from pipeline.stores import filesystem, told
 
@@ -57,7 +57,7 @@ class ObjectStore:
                 return {}
         start = len(self._path("")) + 1
         entries = (_entry(path[start:], facts) for path, facts in found.items() if facts["type"] == "file")
-        return {entry.key: entry for entry in entries if not entry.key.endswith("/")}
+        return {entry.key: entry for entry in entries if not entry.key.endswith("/") and f"/{HIDDEN}" not in entry.key}
 
     def read(self, key: str) -> Found | None:
         """Return an object, None where there is none."""

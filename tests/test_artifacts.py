@@ -249,6 +249,15 @@ def test_latest_moves_forward_only(tmp_path):
     assert (tmp_path / "published" / "latest").resolve() == tmp_path / "score" / "r2"
 
 
+def test_an_older_date_goes_on_from_the_run_before_it(tmp_path):
+    for date, run in [("2026-11-22", "r1"), ("2026-11-24", "r2"), ("2026-11-20", "r3")]:
+        pointers.point(tmp_path, pointer(date, run))
+    found = {until: pointers.latest(tmp_path, until=f"2026-11-{until}").run for until in (19, 20, 21, 22, 23, 24, 25)}
+    assert found == {19: "r2", 20: "r3", 21: "r3", 22: "r1", 23: "r1", 24: "r2", 25: "r2"}
+    pointers.pin(tmp_path, pointer("2026-11-24", "r2"))
+    assert pointers.latest(tmp_path, until="2026-11-22").run == "r2"
+
+
 def test_the_same_date_may_get_another_run(tmp_path):
     for run in ("r1", "r2"):
         pointers.point(tmp_path, pointer("2026-11-22", run))

@@ -153,3 +153,5 @@ def test_a_refusal_will_not_be_better_in_a_while(s3, environment, monkeypatch):
 def test_a_bucket_that_is_not_there_is_told(environment):
     with pytest.raises(ArtifactError, match="s3://no-such-bucket/a: there is no such bucket"):
         ObjectStore("s3://no-such-bucket").write("a", b"1")
+    with pytest.raises(ArtifactError, match="s3://no-such-bucket/a: there is no such bucket"):
+        ObjectStore("s3://no-such-bucket").write_if("a", b"1")

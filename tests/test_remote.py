@@ -338,6 +338,17 @@ def test_a_store_by_way_of_arrow_as_hdfs_is_has_all_that_is_needed(tmp_path, mon
     assert (tmp_path / "copy").read_bytes() == b"file"
     assert {key: entry.size for key, entry in store.list().items()} == {"a/b": 2, "c/d/e": 4}
     assert store.read("a/b").content == b"13"
+    seen, rename = [], arrow.mv
+
+    def renamed(*paths):
+        seen.append((list(store.list()), store.read("a/b")))
+        rename(*paths)
+
+    monkeypatch.setattr(arrow, "mv", renamed)
+    store.change("a/b", lambda _: b"13!")
+    assert seen == [(["c/d/e"], None)] and store.read("a/b").content == b"13!"  # at most none, never half of it
+    store.remove(["a/b"])
+    assert store.write_if("a/b", b"13")
     assert abs((datetime.datetime.now(datetime.UTC) - store.list("c")["c/d/e"].modified).total_seconds()) < 60
     store.remove(["a/b", "absent"])
     assert list(store.list()) == ["c/d/e"]
