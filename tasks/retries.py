@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from pipeline.config import StorageSettings
 from pipeline.errors import PipelineError
+from pipeline.refusals import chain
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -51,7 +52,7 @@ def may_pass(error: BaseException) -> bool:
     >>> may_pass(OSError(errno.ENOSPC, "no space")), may_pass(OSError(errno.EROFS, "read-only")), may_pass(ValueError())
     (True, False, False)
     """
-    return any(_passes(each) for each in _chain(error))
+    return any(_passes(each) for each in chain(error))
 
 
 def _passes(error: BaseException) -> bool:
@@ -60,10 +61,3 @@ def _passes(error: BaseException) -> bool:
     # DuckDB and HDF5 have exceptions of their own, with the words of the system.
     foreign = not isinstance(error, PipelineError)
     return foreign and any(os.strerror(code) in str(error) for code in FULL_OR_BROKEN)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and those that it was raised from, or while handling them."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

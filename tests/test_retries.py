@@ -12,6 +12,7 @@ from small_job import PROJECT, Project
 from pipeline import artifacts, ledger, pointers
 from pipeline.config import StorageSettings
 from pipeline.errors import ArtifactError, CatalogError
+from pipeline.refusals import of_system
 from tasks.retries import may_pass, patiently
 
 FULL = Path("/dev/full")  # A write to it fails as on a full disk.
@@ -77,6 +78,18 @@ def test_what_somebody_must_mend_does_not_pass(code):
 def test_libraries_with_errors_of_their_own_are_understood():
     assert may_pass(RuntimeError("write failed (errno = 28, error message = 'No space left on device')"))
     assert not may_pass(CatalogError("column 'No space left on device' is missing"))
+
+
+def test_what_an_error_comes_from_is_found_by_number_and_by_words():
+    full = OSError(errno.ENOSPC, "No space left on device", "/scratch")
+    assert of_system(_raised(ArtifactError("cannot be written"), full)) is full
+    assert of_system(_raised(ArtifactError("cannot be read"), RuntimeError("[Errno 5] told"))).errno == errno.EIO
+    assert of_system(_raised(CatalogError("column 'No space left on device' is missing"), KeyError("column"))) is None
+
+
+def _raised(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 # --- the luigi command

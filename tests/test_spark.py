@@ -22,6 +22,7 @@ from pipeline.features import Fitter
 from pipeline.identity import significant
 from pipeline.progress import SILENT
 from pipeline.score_catalog import Effort, score
+from tasks.retries import may_pass
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
@@ -382,8 +383,25 @@ def test_what_an_executor_meets_is_told_as_it_is(session, stages, tmp_path, befo
         from pipeline.errors import ModelError
 
         if number == 0:
-            raise ModelError("model.h5: is damaged; export it again")
+            full = OSError(28, "No space left on device", "/scratch")
+            raise ModelError("model.h5: is damaged; export it again") from full
 
     before_each(meet)
-    with pytest.raises(ModelError, match=r"^model\.h5: is damaged; export it again$"):
+    with pytest.raises(ModelError, match=r"^model\.h5: is damaged; export it again$") as caught:
         score_into(tmp_path, stages, session)
+    assert may_pass(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("Job aborted due to stage failure: Lost task: java.io.IOException: No space left on device", True),
+        ("OSError: [Errno 116] Stale file handle: '/share'\n\npipeline.errors.ModelError: model.h5: is away", True),
+        ("pipeline.errors.CatalogError: column 'No space left on device' is missing", False),
+        ("Job aborted due to stage failure: java.lang.OutOfMemoryError", False),
+    ],
+)
+def test_what_is_full_or_away_on_an_executor_may_pass(text, passes):
+    from pipeline.spark.waves import told
+
+    assert may_pass(told(Exception(text))) is passes

@@ -15,6 +15,7 @@ from pipeline.errors import ArtifactError, SettingsError, WorkerError
 from pipeline.progress import Progress
 from pipeline.spark.messages import Listener, Teller
 from tasks import spark
+from tasks.retries import may_pass
 
 SPARK = f"""
 [spark]
@@ -171,6 +172,7 @@ def test_progress_of_the_program_is_passed_on_to_the_last_line(tmp_path):
         (ArtifactError("model.h5: has changed"), ArtifactError("model.h5: has changed")),
         (OSError(28, "No space left on device", "/full"), OSError(28, "No space left on device", "/full")),
         (KeyError("x"), WorkerError("the program on Spark ended with KeyError: 'x'")),
+        (BlockingIOError(11, "Resource temporarily unavailable"), OSError(11, "Resource temporarily unavailable")),
     ],
 )
 def test_an_error_of_the_program_is_raised_again(tmp_path, error, same):
@@ -179,6 +181,27 @@ def test_an_error_of_the_program_is_raised_again(tmp_path, error, same):
         Teller(tmp_path / "messages").fail(error)
     found = listener.failure()
     assert (type(found), str(found)) == (type(same), str(same))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "passes"),
+    [
+        (ArtifactError("cannot be read"), OSError(116, "Stale file handle", "/share"), True),
+        (ArtifactError("cannot be read"), FileNotFoundError(2, "No such file or directory", "/share"), False),
+        (ArtifactError("cannot be written"), RuntimeError("IO Error: No space left on device"), True),
+        (RuntimeError("IO Error: No space left on device"), None, True),
+        (KeyError("x"), None, False),
+    ],
+)
+def test_what_may_pass_by_itself_still_may_when_the_program_has_told_it(tmp_path, error, cause, passes):
+    error.__cause__ = cause
+    listener = Listener(tmp_path / "messages", Seen())
+    with listener.listening():
+        Teller(tmp_path / "messages").fail(error)
+    found = listener.failure()
+    assert may_pass(found) is may_pass(error) is passes
+    if isinstance(cause, OSError):
+        assert (found.__cause__.errno, found.__cause__.filename) == (cause.errno, "/share")
 
 
 def test_the_program_ends_with_who_started_it(tmp_path):

@@ -32,7 +32,11 @@ def own_python() -> None:
 
 
 def prepare(session: Any) -> None:
-    """Send our package to the executors of a session, which need no installation of ours, and give tasks one thread."""
+    """Send our package to the executors of a session, which need no installation of ours, and give tasks one thread.
+
+    Of their errors it has them tell the causes too.
+    """
+    session.conf.set("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
     session.sparkContext.environment.update(OF_AN_EXECUTOR)
     session.sparkContext.addPyFile(str(_packed(_folder())))
 

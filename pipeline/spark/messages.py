@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline import errors
 from pipeline.progress import Progress
+from pipeline.refusals import of_system
 
 POLL_SECONDS = 0.2
 
@@ -34,10 +35,11 @@ class Teller(Progress):
         self._say({"note": text})
 
     def fail(self, error: BaseException) -> None:
-        """Tell why the program ends: errors of ours by their class, those of the system by their number."""
-        number = error.errno if isinstance(error, OSError) else None
-        path = getattr(error, "filename", None)
-        self._say({"error": type(error).__name__, "text": str(error), "errno": number, "path": path and str(path)})
+        """Tell why the program ends: an error by its class, that of the system which it comes from by its number."""
+        system = of_system(error)
+        path = None if system is None or system.filename is None else str(system.filename)
+        cause = None if system is None else [system.errno, path]
+        self._say({"error": type(error).__name__, "text": str(error), "cause": cause, "itself": system is error})
 
     def _say(self, message: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -74,17 +76,24 @@ class Listener:
     def failure(self) -> Exception | None:
         """Return the error that the program told; None where it told none.
 
-        An OSError is one again, so that who tries again what may pass can tell it from what cannot.
+        That of the system is one again, or the cause of ours, so that who tries again what may pass can tell it from
+        what cannot.
         """
         told = self._failure
         if told is None:
             return None
-        if told["errno"] is not None:
-            return OSError(told["errno"], os.strerror(told["errno"]), told["path"])
-        kind = getattr(errors, told["error"], None)
-        if isinstance(kind, type) and issubclass(kind, errors.PipelineError):
-            return kind(told["text"])
-        return errors.WorkerError(f"the program on Spark ended with {told['error']}: {told['text']}")
+        cause = None
+        if told["cause"] is not None:
+            number, path = told["cause"]
+            cause = OSError(number, os.strerror(number), path)
+            if told["itself"]:
+                return cause
+        kind, text = getattr(errors, told["error"], None), told["text"]
+        if not (isinstance(kind, type) and issubclass(kind, errors.PipelineError)):
+            kind, text = errors.WorkerError, f"the program on Spark ended with {told['error']}: {text}"
+        error = kind(text)
+        error.__cause__ = cause
+        return error
 
     def _pass_on(self) -> None:
         with self._path.open("rb") as file:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline import errors
 from pipeline.errors import PipelineError, WorkerError
+from pipeline.refusals import in_words
 from pipeline.spark.executor import ROW_OF_SPARK, row
 
 UNDER_WAY = 2  # waves
@@ -83,11 +84,14 @@ def _run(session: Any, group: str, wave: list[Part], work: Work) -> pa.Table:
     try:
         return session.createDataFrame(rows).mapInArrow(lambda batches: work(batches), ROW_OF_SPARK).toArrow()
     except Exception as error:
-        raise told(error) from None
+        known = told(error)
+        raise known from known.__cause__
 
 
 def told(error: Exception) -> PipelineError:
     """Return what Spark's exception is about: an error of ours that an executor met, or why Spark gave up.
+
+    Its cause is the error of the system that the text tells of, if any: what is full may not be in a while.
 
     >>> told(Exception("Traceback\\npipeline.errors.ModelError: model.h5: is damaged"))
     ModelError('model.h5: is damaged')
@@ -96,7 +100,10 @@ def told(error: Exception) -> PipelineError:
     if ours := _OURS.findall(text):
         name, message = ours[-1]
         kind: type[PipelineError] = getattr(errors, name)
-        return kind(message)
-    reason = _REASON.search(text)
-    shown = (reason[1] if reason else text.strip().partition("\n")[0])[:500]
-    return WorkerError(f"Spark gave up: {shown}; nothing was published; run the same command again")
+        known = kind(message)
+    else:
+        reason = _REASON.search(text)
+        shown = (reason[1] if reason else text.strip().partition("\n")[0])[:500]
+        known = WorkerError(f"Spark gave up: {shown}; nothing was published; run the same command again")
+    known.__cause__ = in_words(_OURS.sub("", text))
+    return known
