@@ -405,3 +405,11 @@ def test_what_is_full_or_away_on_an_executor_may_pass(text, passes):
     from pipeline.spark.waves import told
 
     assert may_pass(told(Exception(text))) is passes
+
+
+def test_each_wave_has_parts_for_the_executors_that_are_there_by_then():
+    from pipeline.spark.waves import waves
+
+    most = iter([2, 2, 8, 8])
+    found = waves(((number, b"x") for number in range(16)), n_parts=lambda: next(most), n_bytes=1000)
+    assert [len(wave) for wave in found] == [2, 2, 8, 4]

@@ -40,7 +40,8 @@ def through_executors(session: Any, parts: Iterable[Part], work: Work) -> Genera
     context = session.sparkContext
     group, running = f"tagladder {uuid.uuid4()}", deque[Future[pa.Table]]()
     memory = int(context._jvm.java.lang.Runtime.getRuntime().maxMemory())
-    waiting = waves(parts, n_parts=PER_TASK * context.defaultParallelism, n_bytes=memory // SHARE)
+    # Executors come and go: the first may not be there yet, and with dynamic allocation they follow the tasks.
+    waiting = waves(parts, n_parts=lambda: PER_TASK * context.defaultParallelism, n_bytes=memory // SHARE)
 
     def send() -> None:
         while len(running) < UNDER_WAY and (wave := next(waiting, None)):
@@ -59,19 +60,20 @@ def through_executors(session: Any, parts: Iterable[Part], work: Work) -> Genera
                 context.cancelJobGroup(group)
 
 
-def waves(parts: Iterable[Part], *, n_parts: int, n_bytes: int) -> Iterator[list[Part]]:
-    """Give the parts in lists of so many, or of fewer that have so many bytes; no part is asked for ahead.
+def waves(parts: Iterable[Part], *, n_parts: Callable[[], int], n_bytes: int) -> Iterator[list[Part]]:
+    """Give the parts in lists of so many, asked for each, or of fewer that have so many bytes; no part is taken ahead.
 
     >>> parts = enumerate([b"a", b"bcd", b"efg", b"h"])
-    >>> [[number for number, _ in wave] for wave in waves(parts, n_parts=2, n_bytes=3)]
+    >>> [[number for number, _ in wave] for wave in waves(parts, n_parts=lambda: 2, n_bytes=3)]
     [[0, 1], [2], [3]]
     """
     wave: list[Part] = []
+    most = n_parts()
     for part in parts:
         wave.append(part)
-        if len(wave) == n_parts or sum(len(content) for _, content in wave) >= n_bytes:
+        if len(wave) >= most or sum(len(content) for _, content in wave) >= n_bytes:
             yield wave
-            wave = []
+            wave, most = [], n_parts()
     if wave:
         yield wave
 
