@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from luigi.configuration import get_config
@@ -202,6 +203,39 @@ def test_what_may_pass_by_itself_still_may_when_the_program_has_told_it(tmp_path
     assert may_pass(found) is may_pass(error) is passes
     if isinstance(cause, OSError):
         assert (found.__cause__.errno, found.__cause__.filename) == (cause.errno, "/share")
+
+
+class Tracker:
+    """One stage of a job, with so many tasks at work each time it is asked for; then the session has ended."""
+
+    def __init__(self, *n_active):
+        self.n_active = list(n_active)
+
+    def getActiveStageIds(self):  # noqa: N802 (Spark's name)
+        return [7] if self.n_active[0] is not None else []
+
+    def getStageInfo(self, stage):  # noqa: N802 (as above)
+        return SimpleNamespace(numActiveTasks=self.n_active[0])
+
+
+@pytest.mark.parametrize(
+    ("n_active", "n_told"), [([0] * 30, 4), ([0, 1] * 15, 0), ([0, None] * 15, 0), ([0] * 10 + [1] + [0] * 10, 6)]
+)
+def test_tasks_that_wait_for_an_executor_are_told_ever_more_rarely(monkeypatch, n_active, n_told):
+    from pipeline.spark import app
+
+    tracker, seen, clock = Tracker(*n_active), Seen(), [0.0]
+
+    def sleep(seconds):
+        clock[0] += seconds
+        tracker.n_active.pop(0)
+
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    app.tell_of_waiting(tracker, seen, patience=2.0)
+    assert len(seen.told) == n_told
+    assert all(text.startswith("Spark has run no task for ") for text in seen.told)
+    if n_told:
+        assert "for 2 s: it has no executor, or none with room; see [spark] master" in seen.told[0]
 
 
 def test_the_program_ends_with_who_started_it(tmp_path):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipeline.spark.cluster import own_python, prepare
 from pipeline.spark.messages import Teller
 
 POLL_SECONDS = 1.0
+PATIENCE = 60.0  # seconds without a task of a running job until it is told; the next time after twice as many
 MESSAGE_MB = 1024  # Spark sends tasks of 128 MB by default; a shard of features may be larger before it is one
 
 
@@ -52,6 +54,8 @@ def run(job: dict[str, Any], teller: Teller) -> None:
     session = builder.getOrCreate()
     try:
         session.sparkContext.setLogLevel("ERROR")
+        watching = (session.sparkContext.statusTracker(), teller)
+        threading.Thread(target=tell_of_waiting, args=watching, name="waiting for executors", daemon=True).start()
         prepare(session)
         paths = {name: Path(value) for name, value in job["paths"].items()}
         settings = Settings.model_validate(job["settings"])
@@ -73,6 +77,27 @@ def stage(name: str) -> Callable[..., None]:
     from pipeline.spark.scoring import score_on_spark
 
     return score_on_spark
+
+
+def tell_of_waiting(tracker: Any, teller: Teller, *, patience: float = PATIENCE) -> None:
+    """Tell where a job runs and none of its tasks does, which Spark says below the log level of errors only.
+
+    It ends with the session, or with this process.
+    """
+    since, told_after = time.monotonic(), patience
+    with suppress(Exception):  # Whatever a session says that is stopped meanwhile.
+        while True:
+            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+            waited = time.monotonic() - since
+            if not stages or any(stage is None or stage.numActiveTasks for stage in stages):
+                since, told_after = time.monotonic(), patience
+            elif waited >= told_after:
+                teller.note(
+                    f"Spark has run no task for {waited:.0f} s: it has no executor, or none with room; see [spark] "
+                    "master, executor_memory, executor_cores and conf, and what else the cluster runs"
+                )
+                told_after *= 2
+            time.sleep(min(POLL_SECONDS, patience))
 
 
 def _end_with(process: int) -> None:
