@@ -41,7 +41,7 @@ def _left(path: Path, kept: Container[str], locks: list[int]) -> Iterator[Path]:
             return
         locks.append(lock)
         if path.name in kept:
-            yield from (half for half in (path / "build", path / "damaged") if half.exists())
+            yield from (half for half in (path / "build", path / "damaged", path / "spark") if half.exists())
         else:
             yield path
 

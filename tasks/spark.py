@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,23 +26,26 @@ from luigi.contrib.spark import SparkSubmitTask
 
 from pipeline import files
 from pipeline.config import Settings
-from pipeline.errors import SettingsError, WorkerError
+from pipeline.errors import ArtifactError, SettingsError, WorkerError
 from pipeline.progress import Progress
+from pipeline.refusals import in_words
 from pipeline.spark import PROGRAM
 from pipeline.spark.messages import Listener
 
 SECTION = "spark"
+JOB, PROPERTIES = "job.json", "spark.properties"
 INSTALL = "pip install pyspark (4.x), or set SPARK_HOME, or [spark] spark-submit to the command"
 
 
 class SparkProgram(SparkSubmitTask):
     """One stage as a program on Spark."""
 
-    job = luigi.Parameter(description="the file that says what to do")
+    work = luigi.Parameter(description="the directory of what it needs: what to do, properties, what Spark leaves")
     app = str(PROGRAM)  # type: ignore[assignment] # Luigi leaves both None
     name = "tagladder"  # type: ignore[assignment]
     # Luigi looks for a line that Spark does not write by default, in a process that would not end by itself.
     stream_for_searching_tracking_url = "none"
+    deploy_mode = "client"  # whatever spark-defaults.conf says
 
     @property
     def spark_submit(self) -> str:
@@ -55,19 +61,40 @@ class SparkProgram(SparkSubmitTask):
         return None if "PYSPARK_DRIVER_PYTHON" in os.environ else sys.executable
 
     @property
-    def conf(self) -> dict[str, str]:
-        """Return `conf` of [spark], where spaces around names and values do not count."""
-        found = self._dict_config(_option("conf")) or {}
-        return {name.strip(): value.strip() for name, value in found.items()}
+    def conf(self) -> None:
+        """Return nothing: on the command line, in Luigi's log, everybody could read the passwords of `conf`."""
+
+    @property
+    def properties_file(self) -> str:
+        """Return the file of `write_properties`."""
+        return str(Path(self.work, PROPERTIES))
+
+    def write_properties(self) -> None:
+        """Write `conf` of [spark] for nobody else to read, after the user's own file, whose values it replaces."""
+        path, named = Path(self.properties_file), _option("properties-file")
+        path.touch(mode=0o600)
+        lines = [f"{_escaped(name)}={_escaped(value)}\n" for name, value in properties().items()]
+        path.write_text((f"{Path(named).read_text('utf-8')}\n\n" if named else "") + "".join(lines), "utf-8")
+
+    def spark_command(self) -> list[str]:
+        """Return the command; where the user has no file of properties, Spark's defaults count as they would."""
+        return [*super().spark_command(), *([] if _option("properties-file") else ["--load-spark-defaults"])]
 
     def app_options(self) -> list[str]:
         """Return what the program is told."""
-        return [str(self.job)]
+        return [str(Path(self.work, JOB))]
 
     def program_environment(self) -> dict[str, str]:
-        """Return the environment; spark-submit of an installed pyspark would look for its home with another Python."""
-        home = None if _option("spark-submit") else _home()
-        return {**super().program_environment(), **({"SPARK_HOME": home} if home else {})}
+        """Return the environment: where Spark is, and where it puts its files, which a killed one leaves.
+
+        spark-submit of an installed pyspark would look for its home with another Python.
+        """
+        home, environment = None if _option("spark-submit") else _home(), super().program_environment()
+        if "spark.local.dir" not in Path(self.properties_file).read_text("utf-8"):
+            environment.setdefault("SPARK_LOCAL_DIRS", str(self.work))
+        temporary = shlex.quote(f"-Djava.io.tmpdir={self.work}")  # for Java's libraries; of two the last one counts
+        environment["SPARK_SUBMIT_OPTS"] = f"{temporary} {environment.get('SPARK_SUBMIT_OPTS', '')}".rstrip()
+        return {**environment, **({"SPARK_HOME": home} if home else {})}
 
 
 def run_on_spark(
@@ -77,30 +104,37 @@ def run_on_spark(
 
     Raises the PipelineError or OSError that the program told, and WorkerError where it ended without a word.
     """
-    work = folder.with_name("spark")
+    work = folder.with_name("spark").absolute()
     files.remove(work)
-    work.mkdir()
-    listener = Listener(work / "messages.jsonl", progress)
+    work.mkdir(mode=0o700)
+    program, listener = SparkProgram(work=str(work)), Listener(work / "messages.jsonl", progress)
     job = {
         "stage": stage,
         "settings": settings.model_dump(mode="json"),
         "paths": {name: str(path.absolute()) for name, path in {**paths, "folder": folder}.items()},
         "options": options,
-        "messages": str((work / "messages.jsonl").absolute()),
+        "messages": str(work / "messages.jsonl"),
+        "properties": program.properties_file,
         "parent": os.getpid(),
     }
-    (work / "job.json").write_text(json.dumps(job), "utf-8")
+    (work / JOB).write_text(json.dumps(job), "utf-8")
     try:
+        program.write_properties()
         with listener.listening():
-            SparkProgram(job=str((work / "job.json").absolute())).run()
+            program.run()
     except ExternalProgramRunError as error:
         # Its own text has the whole environment, passwords included.
-        raise listener.failure() or _ended(error) from None
+        failure = listener.failure() or _ended(error)
+        raise failure from failure.__cause__
+    finally:
+        files.remove(work / PROPERTIES)
+        with suppress(ArtifactError):  # What a killed Spark still writes goes with the stage's directory of work.
+            files.remove(work)
 
 
 def check(settings: Settings) -> None:
     """Raise SettingsError where a stage is to run on Spark, and Spark cannot be started from here."""
-    wanting = [section for section in ("features", "scoring") if getattr(settings, section).engine == "spark"]
+    wanting = _wanting(settings)
     if not wanting:
         return
     place = f"[{wanting[0]}] engine = spark"
@@ -109,16 +143,41 @@ def check(settings: Settings) -> None:
     java = Path(os.environ["JAVA_HOME"], "bin", "java") if "JAVA_HOME" in os.environ else Path("java")
     if shutil.which(java) is None:
         raise SettingsError(f"{place}: there is no {java}; Spark 4 needs Java 17 or 21, and JAVA_HOME where it is")
-    if _option("deploy-mode") not in (None, "", "client"):
-        raise SettingsError(
-            f"[spark] deploy-mode = {_option('deploy-mode')}: the driver writes below [storage] root; set client"
-        )
+    named = _option("properties-file")
+    if named and not files.readable(Path(named)):
+        raise SettingsError(f"[spark] properties-file = {named}: cannot be read; name another file, or leave it out")
+    modes = {"deploy-mode =": _option("deploy-mode")}
+    modes |= {f"conf: {name} =": properties().get(name) for name in ("spark.submit.deployMode", "deployMode")}
+    for place, mode in modes.items():
+        if mode not in (None, "", "client"):
+            raise SettingsError(f"[spark] {place} {mode}: the driver writes below [storage] root; set client")
+
+
+def properties() -> dict[str, str]:
+    """Return `conf` of [spark], where spaces around names and values do not count; raises SettingsError.
+
+    Luigi's own reading ends in a ValueError that says neither where nor what.
+    """
+    found, text = {}, (_option("conf") or "").strip()
+    for part in text.split("|") if text else ():
+        name, equals, value = (each.strip() for each in part.partition("="))
+        if not (name and equals):
+            raise SettingsError(
+                f"[spark] conf: {part.strip()!r} is no property; write name=value | name=value, and no | at the end"
+            )
+        found[name] = value
+    return found
 
 
 def spark_submit() -> str | None:
     """Return the command: of [spark], of SPARK_HOME, of an installed pyspark, or on the path; None for none of them."""
     home = _home()
     return shutil.which(_option("spark-submit") or (Path(home, "bin", "spark-submit") if home else "spark-submit"))
+
+
+def _wanting(settings: Settings) -> list[str]:
+    """Return the sections whose stages are to run on Spark."""
+    return [section for section in ("features", "scoring") if getattr(settings, section).engine == "spark"]
 
 
 def _home() -> str | None:
@@ -134,9 +193,20 @@ def _option(name: str) -> str | None:
     return value
 
 
+def _escaped(text: str) -> str:
+    """Return a name or a value as a file of Java's properties has it.
+
+    >>> print(_escaped("a=b c"))
+    a\\=b\\ c
+    """
+    return re.sub(r"[\\:=#! ]", r"\\\g<0>", text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def _ended(error: ExternalProgramRunError) -> WorkerError:
     """Return the error of a program that told none."""
     # Java says on the one that it cannot start, Spark on the other what it thinks of the program.
     lines = [line for told in (error.out, error.err) for line in (told or "").splitlines() if line.strip()]
     told = f"; its last words: {' | '.join(lines[-3:])[:600]}" if lines else ""
-    return WorkerError(f"Spark {error.message.rstrip(':').lower()}{told}; nothing was published")
+    ended = WorkerError(f"Spark {error.message.rstrip(':').lower()}{told}; nothing was published")
+    ended.__cause__ = in_words("\n".join(lines))
+    return ended

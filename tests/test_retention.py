@@ -152,12 +152,13 @@ def test_what_was_begun_for_the_newest_date_stays_and_what_was_given_up_before_i
         files.write_text(place, sealed(plan), work=nights.root / "work")
         work = nights.root / "work" / stages["train"]
         (work / "build").mkdir(parents=True)
+        (work / "spark").mkdir()
         (work / "checkpoint.h5").write_text(name)
     told = retention.clean(nights.root, keep_runs=1)
     assert nights.there("clean") == {"first", "under way"}
     assert [path.name[:10] for path in plans.places(nights.root)] == ["2026-11-01", "2026-11-02"]
     under_way, given_up = (nights.root / "work" / print_of(f"train {name}") for name in ("under way", "given up"))
-    assert sorted(path.name for path in under_way.iterdir()) == ["checkpoint.h5", "lock"]  # the half-built part is gone
+    assert sorted(path.name for path in under_way.iterdir()) == ["checkpoint.h5", "lock"]  # what is half-built is gone
     assert not given_up.exists()
     assert f"work/{given_up.name}" in [found.path for found in told]
 

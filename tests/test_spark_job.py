@@ -43,6 +43,7 @@ def test_the_job_on_spark_publishes_what_the_local_one_does(project):
     code, out, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-engine", "spark")
     assert code == 0, err
     assert published(project) == local
+    assert not list(project.root.glob("work/*/spark"))
     assert "scored         31 items" in out
     assert "ScoreCatalog  31/31  items per second" in err
     before = project.results()
@@ -66,13 +67,17 @@ def test_cleaning_and_features_on_spark_are_the_local_ones(project):
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_a_spark_that_does_not_start_publishes_nothing_and_is_told(project):
     forget_scores(project)
-    broken = SPARK.replace("conf = ", "conf = spark.driver.memory=1k | ")
-    (project.folder / "luigi.cfg").write_text((project.folder / "luigi.cfg").read_text() + broken)
+    broken = SPARK.replace("conf = ", "conf = spark.driver.memory=1k | spark.hadoop.fs.s3a.secret.key=of a store | ")
+    told = (project.folder / "luigi.cfg").read_text().replace("log_level = WARNING", "log_level = INFO")
+    (project.folder / "luigi.cfg").write_text(told + broken)
     project.environment["A_PASSWORD"] = "to be kept"
     code, out, err = project.run("ScoreCatalog", "--date", DATE, "--scoring-engine", "spark")
     assert code == 30
     assert "Spark program failed with return code=1; its last words: " in err
+    assert "Running command: " in err
     assert "to be kept" not in out + err
+    assert "of a store" not in out + err
+    assert not list(project.root.glob("work/*/spark"))
     assert not list(project.root.glob("score/*"))
     assert not (project.root / "published" / f"{DATE}.json").exists()
 
@@ -125,21 +130,94 @@ def test_a_driver_within_the_cluster_is_refused(monkeypatch, tmp_path, option):
         spark.check(on_spark())
     option("deploy_mode", "client")
     spark.check(on_spark())
+    option("conf", "spark.executor.cores=2 | spark.submit.deployMode=cluster")
+    with pytest.raises(SettingsError, match=r"^\[spark\] conf: spark\.submit\.deployMode = cluster: the driver writes"):
+        spark.check(on_spark())
+
+
+@pytest.fixture
+def at_hand(monkeypatch, tmp_path, option):
+    """Have a spark-submit and a Java, of which only the existence is asked."""
+    option("spark_submit", sys.executable)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").symlink_to(sys.executable)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("conf", "part"),
+    [
+        ("spark.executor.memory", "'spark.executor.memory'"),
+        ("spark.executor.memory=4g |", "''"),
+        ("spark.executor.memory=4g | =2", "'=2'"),
+    ],
+)
+def test_what_is_no_property_is_refused_before_anything_runs(at_hand, option, conf, part):
+    option("conf", conf)
+    with pytest.raises(
+        SettingsError, match=rf"^\[spark\] conf: {part} is no property; write name=value \| name=value, and no \| at"
+    ):
+        spark.check(on_spark())
+
+
+def test_a_file_of_properties_that_is_not_there_is_refused(at_hand, option):
+    option("properties_file", "/nowhere/spark.conf")
+    with pytest.raises(SettingsError, match=r"^\[spark\] properties-file = /nowhere/spark\.conf: cannot be read; name"):
+        spark.check(on_spark())
 
 
 def test_options_go_to_spark_submit_as_luigi_has_them(option, monkeypatch):
     monkeypatch.delenv("PYSPARK_DRIVER_PYTHON", raising=False)
     option("spark_submit", sys.executable)
     option("master", "spark://cluster:7077")
-    option("conf", "spark.executor.memory=4g | spark.executor.cores = 2")
     option("executor_memory", "3g")
-    command = spark.SparkProgram(job="job.json").program_args()
+    command = spark.SparkProgram(work="/work").program_args()
     shown = " ".join(command)
-    assert command[:3] == [sys.executable, "--master", "spark://cluster:7077"]
-    assert "--conf spark.executor.memory=4g --conf spark.executor.cores=2" in shown
+    assert command[:5] == [sys.executable, "--master", "spark://cluster:7077", "--deploy-mode", "client"]
     assert f"--conf spark.pyspark.driver.python={sys.executable}" in shown
     assert "--executor-memory 3g" in shown
-    assert command[-2:] == [str(spark.PROGRAM), "job.json"]
+    assert "--properties-file /work/spark.properties" in shown
+    assert command[-3:] == ["--load-spark-defaults", str(spark.PROGRAM), "/work/job.json"]
+
+
+def test_properties_go_by_a_file_that_nobody_else_may_read(option, tmp_path):
+    option("conf", "spark.executor.memory=4g | spark.hadoop.fs.s3a.secret.key = a=b c\\d")
+    program = spark.SparkProgram(work=str(tmp_path))
+    program.write_properties()
+    file = tmp_path / "spark.properties"
+    assert file.read_text() == "spark.executor.memory=4g\nspark.hadoop.fs.s3a.secret.key=a\\=b\\ c\\\\d\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "secret" not in " ".join(map(str, program.program_args()))
+
+
+def test_properties_follow_those_of_the_users_file(option, tmp_path):
+    (tmp_path / "own.conf").write_text("spark.executor.memory 2g\nspark.local.dir /fast")
+    option("properties_file", str(tmp_path / "own.conf"))
+    option("conf", "spark.executor.memory=4g")
+    program = spark.SparkProgram(work=str(tmp_path))
+    program.write_properties()
+    told = (tmp_path / "spark.properties").read_text()
+    assert told == "spark.executor.memory 2g\nspark.local.dir /fast\n\nspark.executor.memory=4g\n"
+    command = program.program_args()
+    assert command.count("--properties-file") == 1
+    assert "--load-spark-defaults" not in command
+
+
+def test_what_spark_leaves_lies_in_the_directory_of_work(option, monkeypatch, tmp_path):
+    monkeypatch.delenv("SPARK_LOCAL_DIRS", raising=False)
+    monkeypatch.setenv("SPARK_SUBMIT_OPTS", "-Xss4m")
+    program = spark.SparkProgram(work=str(tmp_path))
+    program.write_properties()
+    environment = program.program_environment()
+    assert environment["SPARK_LOCAL_DIRS"] == str(tmp_path)
+    assert environment["SPARK_SUBMIT_OPTS"] == f"-Djava.io.tmpdir={tmp_path} -Xss4m"
+    option("conf", "spark.local.dir=/fast")
+    program.write_properties()
+    assert "SPARK_LOCAL_DIRS" not in program.program_environment()
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", "/of/the/user")
+    option("conf", "")
+    program.write_properties()
+    assert program.program_environment()["SPARK_LOCAL_DIRS"] == "/of/the/user"
 
 
 # --- what the program tells

@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[2])
 
 from pipeline.config import Settings
+from pipeline.files import remove
 from pipeline.leftovers import alive
 from pipeline.spark.cluster import own_python, prepare
 from pipeline.spark.messages import Teller
@@ -44,6 +45,7 @@ def main(path: Path) -> int:
 
 def run(job: dict[str, Any], teller: Teller) -> None:
     """Start a session and do the stage."""
+    remove(Path(job["properties"]))  # Java has read it, and it may have passwords.
     own_python()
     from pyspark import SparkConf
     from pyspark.sql import SparkSession
