@@ -81,8 +81,12 @@ def doctor(chosen: argparse.Namespace, flags: Flags) -> int:
             identity = current_identity(_date(chosen))
         except (SettingsError, ArtifactError) as error:
             mistake = str(error)
-    root = root_of(settings.storage)
-    found = examine(identity, engine=engine_name(settings.training), root=root, mistake=mistake)
+        root = root_of(settings.storage)
+        found = examine(identity, engine=engine_name(settings.training), root=root, mistake=mistake)
+        if identity is not None:
+            from tasks import spark
+
+            found += spark.examine(identity.settings)
     if chosen.json:
         _print_json(found)
     else:

@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from luigi.contrib.spark import SparkSubmitTask
 
 from pipeline import files
 from pipeline.config import Settings
+from pipeline.doctor import Check
 from pipeline.errors import ArtifactError, SettingsError, WorkerError
 from pipeline.progress import Progress
 from pipeline.refusals import in_words
@@ -151,6 +152,18 @@ def check(settings: Settings) -> None:
     for place, mode in modes.items():
         if mode not in (None, "", "client"):
             raise SettingsError(f"[spark] {place} {mode}: the driver writes below [storage] root; set client")
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Give whether Spark can be started from here, where a stage is to run on it."""
+    try:
+        check(settings)
+    except SettingsError as error:
+        fact, _, remedy = str(error).partition("; ")
+        yield Check("Spark", "wrong", fact, remedy)
+    else:
+        if _wanting(settings):
+            yield Check("Spark", "ok", f"{spark_submit()}, on {_option('master') or 'what its own settings say'}")
 
 
 def properties() -> dict[str, str]:

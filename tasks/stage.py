@@ -280,7 +280,8 @@ def current_identity(date: datetime.date) -> Identity:
     engine = identity.settings.training.engine
     if find_spec(engine) is None:
         raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
-    if "spark" in (settings.features.engine, settings.scoring.engine):
+    # Who looks on starts nothing, and may do so from where Spark is not.
+    if "spark" in (settings.features.engine, settings.scoring.engine) and not looking_on.get():
         from tasks import spark
 
         spark.check(settings)

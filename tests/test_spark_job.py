@@ -12,6 +12,7 @@ from small_job import DATE
 from spark_session import JAVA, why_not
 
 from pipeline.config import Settings
+from pipeline.doctor import Check
 from pipeline.errors import ArtifactError, SettingsError, WorkerError
 from pipeline.progress import Progress
 from pipeline.spark.messages import Listener, Teller
@@ -164,6 +165,31 @@ def test_a_file_of_properties_that_is_not_there_is_refused(at_hand, option):
     option("properties_file", "/nowhere/spark.conf")
     with pytest.raises(SettingsError, match=r"^\[spark\] properties-file = /nowhere/spark\.conf: cannot be read; name"):
         spark.check(on_spark())
+
+
+def test_the_doctor_tells_of_spark_where_a_stage_is_to_run_on_it(at_hand, option):
+    assert list(spark.examine(Settings())) == []
+    option("master", "yarn")
+    assert list(spark.examine(on_spark())) == [Check("Spark", "ok", f"{sys.executable}, on yarn")]
+    option("conf", "memory")
+    (check,) = spark.examine(on_spark())
+    assert (check.state, check.fact) == ("wrong", "[spark] conf: 'memory' is no property")
+    assert check.remedy.startswith("write name=value")
+
+
+def test_who_looks_on_needs_no_java(project):
+    project.environment["JAVA_HOME"] = "/nowhere"
+    flags = ("--date", DATE, "--scoring-engine", "spark")
+    command = [sys.executable, "-m", "tasks"]
+    asked = {"cwd": project.folder, "env": project.known_environment(), "capture_output": True, "text": True}
+    done = subprocess.run([*command, "status", *flags], check=False, **asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([*command, "doctor", *flags], check=False, **asked)
+    assert done.returncode == 1
+    assert "wrong  Spark      [scoring] engine = spark: there is no " in done.stdout
+    code, _, err = project.run("ScoreCatalog", *flags)
+    assert code == 40
+    assert err.startswith("settings: [scoring] engine = spark: there is no ")
 
 
 def test_options_go_to_spark_submit_as_luigi_has_them(option, monkeypatch):
