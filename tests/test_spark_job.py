@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from luigi.configuration import get_config
-from small_job import DATE
+from small_job import DATE, PROJECT
 from spark_session import JAVA, why_not
 
 from pipeline.config import Settings
@@ -24,6 +24,12 @@ SPARK = f"""
 master = local[2]
 conf = spark.ui.enabled=false | spark.driver.extraJavaOptions={JAVA}
 """
+
+
+QUICK = (  # one epoch of a tiny network
+    "--training-epochs 1 --training-compile-mode fast_compile --training-members 1 --training-cross-fit false "
+    "--network-hidden 4 --network-wide false --gate-enabled false --report-enabled false"
+)
 
 
 def published(project, stage="score"):
@@ -63,6 +69,21 @@ def test_cleaning_and_features_on_spark_are_the_local_ones(project):
     assert code == 0, err
     assert {stage: published(project, stage) for stage in stages} == local
     assert "BuildFeatures 18/18" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_films_on_spark_come_to_the_same_bytes(real_data, run_luigi, tmp_path):
+    (tmp_path / "luigi.cfg").write_text((PROJECT / "tests" / "settings" / "movies.cfg").read_text() + SPARK)
+    environment = {"LUIGI_CONFIG_PATH": str(tmp_path / "luigi.cfg"), "TAGLADDER_DATA": str(real_data)}
+    found = {}
+    for engine in ("local", "spark"):
+        run = SimpleNamespace(root=tmp_path / engine)
+        flags = ("--features-engine", engine, "--scoring-engine", engine, "--storage-root", str(run.root))
+        done = run_luigi("ScoreCatalog", "--date", DATE, *QUICK.split(), *flags, environment=environment)
+        assert done.returncode == 0, done.stderr
+        found[engine] = {stage: published(run, stage) for stage in ("clean", "features", "export", "score")}
+    assert found["spark"] == found["local"]
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
