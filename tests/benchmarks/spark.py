@@ -1,6 +1,6 @@
 """Both engines on the same catalog: python tests/benchmarks/spark.py [--quick] [--check] [--price DOLLARS]
 
-1,000,000 items (100,000 with --quick) of ten raw tags and drawn labels, cleaned once; then features are built and the
+1,000,000 items (100,000 with --quick) of ten raw tags and drawn labels; they are cleaned, features are built and the
 catalog is scored by this machine with one process, two and, where there are four cores, four, and by Spark with
 local[1], local[2] and local[4], each in a process of its own; products too where TAGLADDER_DATA is set. The model is
 drawn, not trained: speed does not depend on its weights. All files must be the same. A rate is told in items a second,
@@ -138,7 +138,7 @@ def catalog(
     cores = (1, 2, 4)[: 3 if len(physical_cores()) >= 4 else 2]
     engines = [*(f"local {n}" for n in cores), *(f"local[{n}]" for n in (1, 2, 4))]
     met = []
-    for stage in ("score", "features"):
+    for stage in ("score", "features", "clean"):
         chosen = engines if stage == "score" else ["local 1", "local[2]"]
         told: dict[str, list[dict[str, Any]]] = {engine: [] for engine in chosen}
         for turn in range(turns):

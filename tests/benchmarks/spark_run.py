@@ -20,6 +20,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 def one(stage: str, engine: str, sections: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     """Do a stage by an engine, `local 2` or `local[2]` of Spark; return seconds, processor time and digests."""
     from pipeline.config import make_settings
+    from pipeline.digests import sha256_of
     from pipeline.progress import SILENT
 
     out.mkdir(parents=True)
@@ -27,7 +28,18 @@ def one(stage: str, engine: str, sections: dict[str, Any], folder: Path, out: Pa
     started = time.perf_counter()
     session = None if engine.startswith("local ") else start(engine, carried)
     ready, before = time.perf_counter(), processor_seconds()
-    if stage == "features":
+    if stage == "clean":
+        items = settings.catalog.items
+        options = {"expected": {items: sha256_of(Path(items))}, "role": "training"}
+        if session is None:
+            from pipeline.cleaning import clean
+
+            clean(settings, out, **options)
+        else:
+            from pipeline.spark.cleaning import clean_on_spark
+
+            clean_on_spark(session, settings, out, **options, progress=SILENT)
+    elif stage == "features":
         if session is None:
             from pipeline.features import build
 
@@ -66,7 +78,7 @@ def start(master: str, carried: Counter[str]) -> Any:
     """Return a session whose executors have run once, and have what goes in and out counted in bytes."""
     from pyspark.sql import SparkSession
 
-    from pipeline.spark import features, scoring, waves
+    from pipeline.spark import cleaning, features, scoring, waves
     from pipeline.spark.cluster import own_python
     from pipeline.spark.cluster import prepare as prepare_session
 
@@ -92,7 +104,8 @@ def start(master: str, carried: Counter[str]) -> Any:
             carried["returned"] += len(content)
             yield number, content
 
-    features.through_executors = scoring.through_executors = counted  # type: ignore[attr-defined]
+    for stage in (cleaning, features, scoring):
+        stage.through_executors = counted  # type: ignore[attr-defined]
     return session
 
 
