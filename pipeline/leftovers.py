@@ -29,11 +29,11 @@ def leftovers(work: Path, kept: Container[str]) -> Iterator[list[Path]]:
 
 
 def _left(path: Path, kept: Container[str], locks: list[int]) -> Iterator[Path]:
-    if path.name.startswith(REMOVED) or (path.suffix[1:].isdigit() and not alive(int(path.suffix[1:]))):
+    if path.name.startswith(REMOVED) or (path.suffix[1:].isdecimal() and not alive(int(path.suffix[1:]))):
         yield path
     elif path.name == "pid":  # Luigi's own: in each file the processes that run one command
         for file in sorted(path.glob("*.pid")):
-            if not any(alive(int(line)) for line in file.read_text("utf-8").split()):
+            if not _runs(file):
                 yield file
     elif FINGERPRINT.fullmatch(path.name):
         lock = take(path / "lock")
@@ -46,15 +46,25 @@ def _left(path: Path, kept: Container[str], locks: list[int]) -> Iterator[Path]:
             yield path
 
 
+def _runs(file: Path) -> bool:
+    """Return whether a process lives whose number stands in a file; what a crash has left unreadable names none."""
+    try:
+        return any(alive(int(line)) for line in file.read_text("utf-8").split())
+    except ValueError:
+        return False
+
+
 def alive(process: int) -> bool:
     """Return whether there is a process of that number.
 
-    >>> alive(os.getpid())
-    True
+    >>> alive(os.getpid()), alive(0), alive(10**30)
+    (True, False, False)
     """
+    if process <= 0:  # To the kernel these are groups of processes, this one's own among them.
+        return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # another user's
         return True

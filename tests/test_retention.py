@@ -347,6 +347,15 @@ def test_directories_that_are_not_the_jobs_are_left_alone(nights):
     assert (nights.root / "score" / "mine").is_dir()
 
 
+@pytest.mark.parametrize("content", [b"\0\0\0\0", b"\xff", b"12a", b"9" * 30, b"0", b"-1", b""])
+def test_numbers_of_processes_that_a_crash_left_unreadable_are_a_leftover(tmp_path, content):
+    (tmp_path / "work" / "pid").mkdir(parents=True)
+    (tmp_path / "work" / "pid" / "deadbeef.pid").write_bytes(content)
+    (tmp_path / "work" / "pid" / "alive.pid").write_text(f"{os.getpid()}\n")
+    (removed,) = retention.clean(tmp_path, keep_runs=1)
+    assert removed.path == "work/pid/deadbeef.pid"
+
+
 # --- finding runs
 
 
