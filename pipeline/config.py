@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import category
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.config_learning import NetworkSettings, TrainingSettings
 from pipeline.config_nights import GateSettings, MonitoringSettings, ReportSettings
 from pipeline.config_types import FilePath, Lengths, Names, Section, Share, Shares, Weights
 from pipeline.errors import SettingsError
-from pipeline.urls import without_password
+from pipeline.urls import is_url, without_password
 
 # What the clean items and the scores call their own columns; scores.h5 has `names` besides.
 COLUMNS = {
@@ -309,6 +310,19 @@ class StorageSettings(Section):
         description="where root is a URL: what a run has left unfinished is removed after so long; no run takes longer",
     )
 
+    @field_validator("root", "local")
+    @classmethod
+    def _can_be_named(cls, path: str) -> str:
+        """Refuse what names no directory, and what DuckDB, the stores or Luigi read otherwise than the kernel."""
+        if path and not path.strip():
+            raise ValueError("is blank; name a directory")
+        if any(category(character) == "Cc" for character in path):
+            raise ValueError("has a line break or another control character in it; name another directory")
+        for text, what in (("?", "pattern"), ("*", "pattern"), ("[", "pattern"), ("${", "variable")):
+            if text in path and not (text == "[" and is_url(path)):  # There it is an address: hdfs://[::1]:8020/x
+                raise ValueError(f"has {text} in it, which is taken for a {what}; name another directory")
+        return path
+
 
 class Settings(Section):
     """Every section; `Settings(training={"epochs": 5})` changes one value."""
@@ -389,11 +403,18 @@ def make_settings(sections: dict[str, dict[str, Any]]) -> Settings:
         known = list(type(getattr(Settings(), section)).model_fields)
         for name, value in values.items():
             if name not in known:
-                raise SettingsError(f"[{section}] {name} = {value}: no such setting{suggest(name, known)}")
+                given = without_password(f"{name} = {value}")
+                raise SettingsError(f"[{section}] {given}: no such setting{suggest(name, known)}")
     try:
         return Settings.model_validate(sections)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+
+
+def _on_one_line(value: object) -> str:
+    """Return a value as it was given, with escapes where it has line breaks or other control characters."""
+    text = str(value)
+    return repr(text) if any(category(character) == "Cc" for character in text) else text
 
 
 def _explain(error: ValidationError) -> str:
@@ -403,6 +424,6 @@ def _explain(error: ValidationError) -> str:
         place = [str(part) for part in mistake["loc"]]
         message = mistake["msg"].removeprefix("Value error, ")
         section = f"[{place[0]}] " if place else ""
-        setting = without_password(f"{place[1]} = {mistake['input']}: ") if len(place) > 1 else ""
-        lines.append(f"{section}{setting}{message}")
+        given = without_password(f"{place[1]} = {_on_one_line(mistake['input'])}") if len(place) > 1 else ""
+        lines.append(f"{section}{given and f'{given}: '}{message}")
     return "\n".join(lines)

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+# A secret may hold a slash; digits and a slash behind the colon are a port.
+_PASSWORD = re.compile(r"://[^/@:\s]*:(?!\d+/)[^@\s]*@(?:[^/@\s]*@)*")
+_SIGNATURE = re.compile(r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|Signature|sig)=)[^&\s]+", re.I)
 
 
 def is_url(path: str) -> bool:
@@ -20,26 +22,31 @@ def is_url(path: str) -> bool:
 
 
 def without_file_scheme(path: str) -> str:
-    """Return a path in place of a file:// URL, and everything else as it is; refuse a password in a URL.
+    """Return a path in place of a file:// URL, and everything else as it is; refuse a secret in a URL.
 
     >>> without_file_scheme("file:///data/films.csv"), without_file_scheme("s3://bucket/films.csv")
     ('/data/films.csv', 's3://bucket/films.csv')
     >>> without_file_scheme("s3://name:word@bucket/films.csv")
     Traceback (most recent call last):
     ValueError: a URL with a password in it; credentials come from the environment, a profile or a role
+    >>> without_file_scheme("hdfs://namenode:8020/films@home.csv")
+    'hdfs://namenode:8020/films@home.csv'
     """
-    if _PASSWORD.search(path):
-        raise ValueError("a URL with a password in it; credentials come from the environment, a profile or a role")
+    found = "password" if _PASSWORD.search(path) else "signature" if is_url(path) and _SIGNATURE.search(path) else None
+    if found is not None:
+        raise ValueError(f"a URL with a {found} in it; credentials come from the environment, a profile or a role")
     return path.removeprefix("file://") if path.startswith("file:///") else path
 
 
 def without_password(text: str) -> str:
-    """Return text that may be shown: of a URL with a password in it neither name nor password.
+    """Return text that may be shown: of a URL with a password in it neither name nor password, and no signature.
 
-    >>> without_password("root = s3://name:word@bucket/films.csv")
+    >>> without_password("root = s3://name:wo/rd@bucket/films.csv")
     'root = s3://...@bucket/films.csv'
+    >>> without_password("items = https://store/films.csv?sig=abc&v=1")
+    'items = https://store/films.csv?sig=...&v=1'
     """
-    return _PASSWORD.sub("://...@", text)
+    return _SIGNATURE.sub(r"\1...", _PASSWORD.sub("://...@", text))
 
 
 def name_of(path: str) -> str:

@@ -26,6 +26,8 @@ from pipeline.config import Settings, StorageSettings, make_settings, suggest
 from pipeline.config_types import Section
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.remote import open_root
+from pipeline.urls import is_url, without_password
+from tasks import logs
 from tasks.retries import patiently
 
 EXIT_SETTINGS = 40
@@ -168,9 +170,9 @@ def _check_sections() -> None:
         for name in config[section] if config.has_section(section) else ():
             value = config.get(section, name)  # raises here where a % or ${NAME} is wrong
             if name not in names and name not in shared:
+                given = without_password(f"{name} = {value}")
                 raise SettingsError(
-                    f"[{section}] {name} = {value}: no such setting"
-                    f"{suggest(name, names) or '; there are ' + ', '.join(names)}"
+                    f"[{section}] {given}: no such setting{suggest(name, names) or '; there are ' + ', '.join(names)}"
                 )
 
 
@@ -246,8 +248,15 @@ def mistakes_end_the_command() -> Iterator[None]:
 def opened(storage: StorageSettings) -> Path:
     """Return the directory of all results; of a root in an object store its working copy, which is brought up to date.
 
-    Raises ArtifactError where the store refuses, or does not answer after all tries.
+    Raises ArtifactError where the store refuses, or does not answer after all tries, SettingsError for a root that
+    cannot be a directory.
     """
+    if not is_url(storage.root):
+        place = next(path for path in (Path(storage.root), *Path(storage.root).absolute().parents) if path.exists())
+        if not place.is_dir():
+            raise SettingsError(
+                f"[storage] root = {storage.root}: {place} is no directory; name another [storage] root"
+            )
     return patiently(lambda: open_root(storage), storage, note=lambda text: print(f"store: {text}", file=sys.stderr))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import SAMPLE, Settings, make_settings
+from pipeline.config import SAMPLE, Settings, StorageSettings, make_settings
 from pipeline.errors import SettingsError
 from tasks import config
 from tasks.settings_file import render
@@ -105,6 +105,10 @@ def test_a_switch_that_is_on_can_be_switched_off(tmp_path):
     [
         ("[training]\nepoch = 5", "[training] epoch = 5: no such setting; did you mean 'epochs'?"),
         ("[training]\nzzz = 5", "[training] zzz = 5: no such setting; there are engine, compile_mode, epochs"),
+        (
+            "[storage]\nroto = s3://key:wo/rd@bucket/x",
+            "[storage] roto = s3://...@bucket/x: no such setting; did you mean",
+        ),
         ("[trainning]\nepochs = 5", "[trainning] is a section neither of Tagladder nor of Luigi; did you mean 'train"),
         ("[training]\nepochs = five", "[training] epochs = five: Input should be a valid integer"),
         ("[retcode]\ntask_faild = 3", "[retcode] task_faild: Luigi has no such setting; did you mean 'task_failed'?"),
@@ -142,6 +146,34 @@ def test_a_mistake_ends_with_40_and_one_line(tmp_path, text, message):
         ({"network": {"parent_mask": "true"}, "catalog": {"levels": "genre"}}, "parent_mask: does nothing with one"),
         ({"network": {"hidden": "1"}}, "[network] hidden = 1: Input should be greater than or equal to 2"),
         ({"training": {"warm_up": "500"}}, "[training] warm_up: 500 is more than all 60 epochs; it counts epochs"),
+        ({"storage": {"roto": "s3://key:wo/rd@bucket/x"}}, "[storage] roto = s3://...@bucket/x: no such setting"),
+        (
+            {"storage": {"root": "s3://AKIA1:abc/def+GH@bucket/x"}},
+            "[storage] root = s3://...@bucket/x: a URL with a pass",
+        ),
+        (
+            {"catalog": {"items": "https://host/a.csv?X-Amz-Signature=ab"}},
+            "X-Amz-Signature=...: a URL with a signature",
+        ),
+        (
+            {"catalog": {"items": "az://box/a.csv?v=1&sig=ab"}},
+            "[catalog] items = az://box/a.csv?v=1&sig=...: a URL with",
+        ),
+        ({"storage": {"root": "what?"}}, "[storage] root = what?: has ? in it, which is taken for a pattern; name"),
+        ({"storage": {"root": "a[1]"}}, "[storage] root = a[1]: has [ in it, which is taken for a pattern; name"),
+        (
+            {"storage": {"root": "${HOME}/x"}},
+            "[storage] root = ${HOME}/x: has ${ in it, which is taken for a variable",
+        ),
+        ({"storage": {"root": " \t"}}, "is blank; name a directory"),
+        (
+            {"storage": {"root": "a\nb"}},
+            "[storage] root = 'a\\nb': has a line break or another control character in it",
+        ),
+        (
+            {"storage": {"local": "a\x00b"}},
+            "[storage] local = 'a\\x00b': has a line break or another control character",
+        ),
         ({"training": {"refresh": "7"}}, "[training] refresh = 7: is none of changed, pinned and a number of days"),
         ({"training": {"refresh": "weekly"}}, "refresh = weekly: is none of changed, pinned and a number of days such"),
     ],
@@ -174,3 +206,16 @@ def test_a_mistake_is_an_exception_where_luigi_is_called_by_code():
 )
 def test_flags_that_are_right_or_foreign_pass(flags):
     config.check_flags(flags)
+
+
+@pytest.mark.parametrize("root", ["file", "file/below/it"])
+def test_a_root_that_is_a_file_or_lies_below_one_is_no_directory(tmp_path, root):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"file is no directory; name another \[storage\] root$"):
+        config.opened(StorageSettings(root=str(tmp_path / root)))
+    assert config.opened(StorageSettings(root=str(tmp_path / "new"))) == tmp_path / "new"
+
+
+@pytest.mark.parametrize("url", ["hdfs://namenode:8020/path@x", "hdfs://[::1]:8020/x"])
+def test_a_port_is_no_password_and_an_address_no_pattern(url):
+    assert StorageSettings(root=url).root == url
