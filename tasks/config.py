@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -191,10 +192,14 @@ def _luigi_names() -> dict[str, list[str]]:
 def check_flags(arguments: Sequence[str]) -> None:
     """Refuse a flag that is nearly one of ours: argparse would list every flag there is and suggest none.
 
+    And a date that is empty, as a script may leave it: Luigi would run today's.
+
     >>> check_flags(["--module", "tasks", "ScoreCatalog", "--trainnig-epochs", "5"])
     Traceback (most recent call last):
     pipeline.errors.SettingsError: --trainnig-epochs: no such flag; did you mean '--training-epochs'?
     """
+    if "--date=" in arguments or ("--date", "") in pairwise(arguments):
+        raise SettingsError("--date: is empty; give a date as YYYY-MM-DD, or leave the flag out for today")
     flags = [f"--{section}-{name}".replace("_", "-") for section in SECTIONS for name in _names(section)]
     parameters = [(task, name.replace("_", "-")) for task, _, name, _ in Register.get_all_params()]
     known = {f"--{task}-{name}".replace("_", "-") for task, name in parameters}

@@ -53,6 +53,10 @@ class RunDate(luigi.DateParameter):
             except ValueError as error:
                 raise SettingsError(f"--date {s}: is not a date as YYYY-MM-DD ({error})") from None
 
+    def _parse_or_no_value(self, x: str | None) -> Any:
+        # As of a setting: an empty value is a mistake, of a script for instance, and no wish for today.
+        return super()._parse_or_no_value(x) if x is None else self.parse(x)
+
 
 class Dated(luigi.Task):
     """A task whose identity is its date and the fingerprint of what it makes."""

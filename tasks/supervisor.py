@@ -20,13 +20,14 @@ from tasks.once import EXIT_FAILED
 MIN_ADDRESS_SPACE = 2 << 30
 EXIT_OF_THE_C_LIBRARY = 127  # where it finds no memory for a thread
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+NO_MORE = signal.SIGUSR1  # Luigi's own: end what has begun, and begin nothing more
 
 
 def supervise() -> None:
     """Go on in a child process; this one waits, and ends as the child did.
 
-    A signal that stops the command stops the child; a child whose parent is gone ends at once. Raises SettingsError
-    where the limit on the address space is too low for any run.
+    A signal that stops the command stops the child, and SIGUSR1 lets it begin no more tasks; a child whose parent is
+    gone ends at once. Raises SettingsError where the limit on the address space is too low for any run.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     limited = limit != resource.RLIM_INFINITY
@@ -37,6 +38,7 @@ def supervise() -> None:
         )
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    signal.signal(NO_MORE, signal.SIG_IGN)  # It would end a process that does not listen to it yet.
     watched, held = os.pipe()
     parent, child = os.getpid(), os.fork()
     if child == 0:
@@ -66,6 +68,7 @@ def _end_with_other_end(pipe: int) -> None:
 
 
 def _wait(child: int) -> NoReturn:
+    signal.signal(NO_MORE, lambda number, _: os.kill(child, number))
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: os.kill(child, number))

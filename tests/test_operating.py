@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -66,7 +67,29 @@ def test_every_exit_code_of_luigi_and_of_signals_has_a_row():
     section = README.partition("\n## Operating it\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([\d, ]+) \| .+ \| .+ \|$", section, re.MULTILINE)
     codes = {int(code) for row in rows for code in row.split(",")}
-    assert codes == {0, 1, 2, 10, 20, 25, 30, 35, 40, 130, 137, 143}
+    assert codes == {0, 1, 2, 10, 20, 25, 30, 35, 40, 129, 130, 137, 143}
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_the_signal_to_begin_no_more_goes_to_the_process_that_works(listens):
+    code = (
+        "import signal, sys, time; from tasks import supervisor\n"
+        "supervisor.supervise()\n"
+        f"if {listens}: signal.signal(signal.SIGUSR1, lambda *_: sys.exit(7))\n"
+        "print('ready', flush=True); time.sleep(0.5); time.sleep(10 if {listens} else 0); sys.exit(8)"
+    ).replace("{listens}", str(listens))
+    with subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=20) == (7 if listens else 8)
+
+
+@pytest.mark.parametrize("flags", [("--date", ""), ("--date=",), ("--ScoreCatalog-date", "")])
+def test_an_empty_date_is_not_today(first_run, flags):
+    code, out, err = first_run[0].run("ScoreCatalog", *flags)
+    assert (code, out) == (40, "")
+    assert err.startswith("settings: --date") and err.count("\n") == 1
 
 
 def fill(project: Project, *flags: str) -> tuple[int, str]:
