@@ -45,4 +45,4 @@ if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parent.name == "luigi"
         config.check_flags(sys.argv[1:])
         supervisor.supervise()
     except SettingsError as error:
-        config.refuse(error)
+        config.refuse_night(error)

@@ -8,11 +8,12 @@ A mistake ends the command with exit code 40 and one line that says what is wron
 from __future__ import annotations
 
 import configparser
+import logging
 import os
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,7 @@ from tasks import logs
 from tasks.retries import patiently
 
 EXIT_SETTINGS = 40
+logger = logging.getLogger(__name__)
 
 # What Luigi needs to be told so that its exit code can be trusted; luigi.cfg says the same and explains it.
 LUIGI_SETTINGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -247,7 +249,7 @@ def mistakes_end_the_command() -> Iterator[None]:
     except (ArtifactError, SettingsError) as error:
         if CmdlineParser.get_instance() is None:
             raise
-        refuse(error)
+        refuse_night(error)
 
 
 def opened(storage: StorageSettings) -> Path:
@@ -263,6 +265,19 @@ def opened(storage: StorageSettings) -> Path:
                 f"[storage] root = {storage.root}: {place} is no directory; name another [storage] root"
             )
     return patiently(lambda: open_root(storage), storage, note=lambda text: print(f"store: {text}", file=sys.stderr))
+
+
+def refuse_night(error: ArtifactError | SettingsError) -> NoReturn:
+    """Do what `refuse` does, and log it, unless a command only looks on; a log that is refused too is none."""
+    from tasks.stage import looking_on
+
+    if not looking_on.get():
+        with suppress(ArtifactError, SettingsError, configparser.Error):
+            given = SECTIONS["monitoring"]()
+            values = {name: getattr(given, name) for name in given.get_param_names()}
+            logs.install(make_settings({"monitoring": values}).monitoring)
+            logger.error("%s", error, extra={"exit": EXIT_SETTINGS})
+    refuse(error)
 
 
 def refuse(error: ArtifactError | SettingsError) -> NoReturn:

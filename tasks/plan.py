@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from abc import abstractmethod
 from dataclasses import asdict
@@ -157,9 +158,10 @@ def tell_gone(task: PublishedModel) -> None:
 @InputFile.event_handler(luigi.Event.DEPENDENCY_MISSING)
 def tell_absent(task: InputFile) -> None:
     """Say which file is absent and which setting names it."""
-    if is_url(task.path):
-        print(f"input: {task.path}: no such file; see {task.named_by}", file=sys.stderr)
-        return
-    here = Path.cwd()
-    what = "there is something, but no file that may be read" if Path(task.path).exists() else "no such file"
-    print(f"input: {task.path}: {what}, seen from {here}; see {task.named_by}", file=sys.stderr)
+    what = "no such file"
+    if not is_url(task.path):
+        there = "there is something, but no file that may be read" if Path(task.path).exists() else what
+        what = f"{there}, seen from {Path.cwd()}"
+    text = f"input: {task.path}: {what}; see {task.named_by}"
+    print(text, file=sys.stderr)
+    logging.getLogger(__name__).error(text)

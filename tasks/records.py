@@ -17,11 +17,13 @@ import luigi
 from pipeline import exposition, ledger, usage
 from pipeline.artifacts import verified
 from pipeline.errors import ArtifactError, PipelineError
+from pipeline.identity import Identity
 from pipeline.ledger import Entry
 from tasks.gate import CheckModel
 from tasks.logs import RUN
+from tasks.plan import InputFile
 from tasks.score import ScoreCatalog
-from tasks.stage import Stage
+from tasks.stage import Stage, _identities
 
 # Which file of a stage says how many rows it has, and under which name.
 ROWS = {
@@ -35,6 +37,7 @@ MAX_REASON = 2000  # characters of an error
 logger = logging.getLogger(__name__)
 _begun: dict[str, tuple[Entry, float]] = {}  # by task: its entry, and when it began
 _told: set[str] = set()
+_absent: set[tuple[datetime.date, str]] = set()  # nights of which it is written that an input file is absent
 
 
 @Stage.event_handler(luigi.Event.START)
@@ -43,6 +46,18 @@ def tell_begun(task: Stage) -> None:
     usage.forget_peak()
     _begun[task.task_id] = new_entry(task), time.monotonic()
     _keep(task, _begun[task.task_id][0])
+
+
+@InputFile.event_handler(luigi.Event.DEPENDENCY_MISSING)
+def tell_absent(task: InputFile) -> None:
+    """Write of each night that waits for this file that it could not begin, once."""
+    for (date, name), identity in list(_identities.items()):
+        if name != identity.of("score") or (date, name) in _absent or not _reads(identity, task.path):
+            continue
+        _absent.add((date, name))
+        night = ScoreCatalog(date=date, fingerprint=name)
+        reason = f"input: {task.path}: is absent; see {task.named_by}"
+        _keep(night, replace(new_entry(night), seconds=0.0, result=ledger.FAILED, reason=reason))
 
 
 @Stage.event_handler(luigi.Event.SUCCESS)
@@ -75,8 +90,20 @@ def new_entry(task: Stage) -> Entry:
     return Entry(run=RUN, date=str(task.date), stage=task.stage, fingerprint=task.folder.name, started=now)
 
 
+def _reads(identity: Identity, path: str) -> bool:
+    """Return whether a run reads this input file."""
+    return any(file.path == path for files in identity.inputs.values() for file in files)
+
+
 def n_rows(stage: str, folder: Path) -> int | None:
     """Return how many rows a stage that is published has; None for one that counts none."""
+    if stage == "features":
+        import h5py
+
+        from pipeline.hdf5 import read_facts
+
+        with h5py.File(verified(folder, "transform.h5")) as file:
+            return int(read_facts(file["transform"])["n_items"])
     if stage not in ROWS:
         return None
     file, name = ROWS[stage]

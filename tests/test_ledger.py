@@ -135,6 +135,7 @@ def test_a_night_leaves_a_row_for_every_stage(first_run):
     assert len({entry.run for entry in found}) == 1
     by_stage = {entry.stage: entry for entry in found}
     assert (by_stage["clean"].n_rows, by_stage["train"].n_rows, by_stage["score"].n_rows) == (31, 18, 31)
+    assert by_stage["features"].n_rows == 18  # that they were fitted on
     assert by_stage["score"].fingerprint == pointers.latest(project.root).run
     assert by_stage["score"].reason == "made from these files and settings"
     assert all(20 < entry.peak_mb < 2000 and 0 <= entry.seconds < 120 for entry in found)

@@ -158,6 +158,31 @@ def test_a_failure_is_logged_with_its_reason_and_the_screen_is_as_without(projec
     assert any(line["logger"] == "luigi-interface" and line["level"] == "ERROR" for line in lines)
 
 
+def test_a_night_that_cannot_begin_leaves_a_line_in_the_log_and_one_in_the_ledger(project):
+    log = project.folder / "night.jsonl"
+    flags = ("--monitoring-log", "json", "--monitoring-log-file", str(log))
+    (project.folder / "items.csv").unlink()
+    plain, logged = (project.run("ScoreCatalog", "--date", DATE, *more) for more in ((), flags))
+    assert plain == logged and plain[0] == 20
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (told,) = [line for line in lines if line["logger"] == "tasks.plan"]
+    assert (told["level"], told["message"] + "\n") == ("ERROR", plain[2])
+    last = ledger.entries(project.root)[-1]
+    assert (last.date, last.stage, last.result) == (DATE, "score", "failed")
+    assert last.reason == "input: items.csv: is absent; see [catalog] items"
+
+
+def test_a_setting_that_is_refused_is_logged_by_a_night_and_not_by_who_looks_on(project):
+    log = project.folder / "night.jsonl"
+    flags = ("--monitoring-log", "json", "--monitoring-log-file", str(log), "--training-epochs", "none")
+    command = [sys.executable, "-m", "tasks", "status", *flags]
+    assert subprocess.run(command, cwd=project.folder, env=project.known_environment()).returncode == 40
+    assert not log.exists()
+    code, _, err = project.run("ScoreCatalog", "--date", DATE, *flags)
+    (line,) = map(json.loads, log.read_text().splitlines())
+    assert (code, line["level"], f"settings: {line['message']}\n") == (40, "ERROR", err)
+
+
 def test_engines_and_tracebacks_are_in_the_log_as_json_and_as_text(tmp_path):
     code = """
 import logging, sys
