@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import secrets
@@ -30,6 +31,7 @@ PYTHONS = ((3, 11), (3, 12), (3, 13))
 LEAST_MEMORY, GOOD_MEMORY = 1_000_000_000, 2_000_000_000
 LEAST_DISK = 500_000_000
 SECONDS = 300  # an import that takes longer hangs
+A_DAY = datetime.timedelta(days=1)  # Elsewhere it may be tomorrow already.
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def examine(identity: Identity | None, *, engine: str, root: Path, mistake: str 
     found.append(Check("settings", "ok", "all names and values are known"))
     remote = remote_of(root)
     found += [] if remote is None else [check_store(remote)]
-    return [*found, *check_inputs(identity), *check_published(root)]
+    return [*found, *check_inputs(identity), *check_published(root), *check_latest(root, datetime.date.today())]
 
 
 def lines(checks: Sequence[Check]) -> list[str]:
@@ -109,7 +111,9 @@ def check_compiler(compiler: str, include: Path) -> Check:
     command = [*compiler.split(), "-fsyntax-only", "-x", "c++", "-I", str(include), "-"]
     try:
         done = subprocess.run(command, input="#include <Python.h>\n", capture_output=True, text=True, timeout=SECONDS)
-        said = done.stderr.strip().splitlines()[:1] if done.returncode else []
+        said = [*done.stderr.strip().splitlines(), f"it ended with {done.returncode}"] if done.returncode else []
+    except subprocess.TimeoutExpired:
+        said = [f"it takes more than {SECONDS} s"]
     except OSError as error:
         said = [str(error)]
     if said:
@@ -223,6 +227,18 @@ def check_published(root: Path) -> Iterator[Check]:
     yield from (Check("published", "wrong", damage) for damage in damages)
     if not damages:
         yield Check("published", "ok", "every pointer names a run that is there")
+
+
+def check_latest(root: Path, today: datetime.date) -> Iterator[Check]:
+    """Give a note where `latest` names a date to come: until then no night would move it."""
+    try:
+        found, fixed = pointers.latest(root), pointers.pinned(root)
+    except ArtifactError:  # `check_published` tells of it.
+        return
+    if found is None or fixed is not None or datetime.date.fromisoformat(found.date) - today <= A_DAY:
+        return
+    fact = f"run {found.run[:12]} of {found.date}, a date to come: no night before it moves `latest`"
+    yield Check("latest", "note", fact, f"if that date is a mistake: python -m tasks forget {found.date}")
 
 
 def _there(path: Path) -> Path:

@@ -86,7 +86,7 @@ def point(root: Path, pointer: Pointer) -> None:
         return remote_pointers.point(remote, pointer)
     with held(guard(root)):
         newest, fixed = latest(root), pinned(root)
-        _make_latest(root, fixed or (pointer if newest is None or newest.date <= pointer.date else newest))
+        make_latest(root, fixed or (pointer if newest is None or newest.date <= pointer.date else newest))
         _write(root, of_date(root, pointer.date), pointer)
     return None
 
@@ -124,7 +124,7 @@ def pin(root: Path, pointer: Pointer) -> None:
         return remote_pointers.pin(remote, pointer)
     with held(guard(root)):
         _write(root, root / "published" / "pinned.json", pointer)
-        _make_latest(root, pointer)
+        make_latest(root, pointer)
     return None
 
 
@@ -138,7 +138,7 @@ def release(root: Path) -> Pointer | None:
     with held(guard(root)):
         dates = of_dates(root)
         if dates:
-            _make_latest(root, dates[-1])
+            make_latest(root, dates[-1])
         remove(root / "published" / "pinned.json")
     return dates[-1] if dates else None
 
@@ -175,7 +175,8 @@ def links(pointer: Pointer) -> dict[str, str]:
     return found | ({} if pointer.report is None else {"latest_report.html": f"{pointer.report}/report.html"})
 
 
-def _make_latest(root: Path, pointer: Pointer) -> None:
+def make_latest(root: Path, pointer: Pointer) -> None:
+    """Let `latest` and the links for people name a run; the caller holds `guard`."""
     _write(root, root / "published" / "latest.json", pointer)
     _link_latest(root, pointer)
 

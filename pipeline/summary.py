@@ -33,9 +33,7 @@ def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path, reason: 
     parts.append(
         [*place_lines(root, pointer, summary), f"               of {made}, {reason}", *report_lines(root, pointer)]
     )
-    if (fixed := pinned(root)) is not None:
-        stays = f"latest         stays at run {fixed.run[:12]} of {fixed.date}"
-        parts.append([stays, "               until: python -m tasks rollback --release"])
+    parts.append(latest_lines(root, pointer))
     return "\n".join([RULE, *("\n".join(part) for part in parts if part), RULE])
 
 
@@ -134,6 +132,20 @@ def report_lines(root: Path, pointer: Pointer) -> list[str]:
     if isinstance(folder, Path) and folder.name == "latest":
         return [f"report         {root / 'published' / 'latest_report.html'}"]
     return [f"report         {address(root / pointer.report)}/report.html"]
+
+
+def latest_lines(root: Path, pointer: Pointer) -> list[str]:
+    """Return why `latest` does not name this run; nothing where it does."""
+    fixed, newest = pinned(root), latest(root)
+    if fixed is not None:
+        stays = f"latest         stays at run {fixed.run[:12]} of {fixed.date}"
+        return [stays, "               until: python -m tasks rollback --release"]
+    if newest is None or newest.date <= pointer.date:
+        return []
+    return [
+        f"latest         stays at run {newest.run[:12]} of {newest.date}, a later date",
+        f"               if that date is a mistake: python -m tasks forget {newest.date}",
+    ]
 
 
 def _share(value: float | None) -> str:

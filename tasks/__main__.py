@@ -75,6 +75,7 @@ COMMANDS = {
     "verify": (commands.verify, "compare all published files with the digests that they were published with"),
     "invalidate": (commands.invalidate, "make a stage run again, with all that follows it"),
     "rollback": (commands.rollback, "pin `latest` to an earlier run until --release"),
+    "forget": (commands.forget, "undo the publication of a date that was a mistake; `latest` moves on from another"),
     "clean": (commands.clean, "remove what [storage] keep_runs does not keep, and what dead processes left"),
 }
 FLAGS = {
@@ -85,6 +86,7 @@ FLAGS = {
     "verify": ("run", "date", "json"),
     "invalidate": ("stage", "date"),
     "rollback": ("run", "release"),
+    "forget": ("mistake",),
     "clean": ("dry_run", "json"),
 }
 OPTIONS = {
@@ -103,6 +105,9 @@ OPTIONS = {
     "stage": lambda each: each.add_argument("stage", choices=commands.STAGES, help="the stage that is made again"),
     "release": lambda each: each.add_argument(
         "--release", action="store_true", help="let `latest` name the newest date again"
+    ),
+    "mistake": lambda each: each.add_argument(
+        "mistake", type=a_date, metavar="DATE", help="the date, YYYY-MM-DD; its results go by retention"
     ),
     "dry_run": lambda each: each.add_argument("--dry-run", action="store_true", help="only say what would be removed"),
 }

@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, invalidation, pointers, reasons, retention, runs, verification
+from pipeline import artifacts, forgetting, invalidation, pointers, reasons, retention, runs, verification
 from pipeline.config import Settings
 from pipeline.doctor import examine, lines
 from pipeline.errors import ArtifactError, SettingsError
@@ -171,6 +171,14 @@ def rollback(chosen: argparse.Namespace, flags: Flags) -> int:
                 raise ArtifactError(damage)
         pointers.pin(root, found)
     print(f"latest is run {found.run[:12]} of {found.date}, and stays so until: python -m tasks rollback --release")
+    return 0
+
+
+def forget(chosen: argparse.Namespace, flags: Flags) -> int:
+    """Remove the pointer and the plans of a date, and let `latest` name another one."""
+    with night.command_line(flags) as root:
+        newest = forgetting.forget(root, str(chosen.mistake))
+    print(f"{chosen.mistake} is forgotten; latest is run {newest.run[:12]} of {newest.date}")
     return 0
 
 

@@ -40,6 +40,7 @@ WITHOUT_EFFECT = {
     "pipeline.downloads",
     "pipeline.installed",
     "pipeline.invalidation",
+    "pipeline.forgetting",
     "pipeline.leases",
     "pipeline.leftovers",
     "pipeline.reasons",

@@ -39,6 +39,9 @@ def ask(project):
     return run
 
 
+NEEDED = {"invalidate": ["train"], "forget": [DATE]}  # what a command does not go without
+
+
 def bytes_below(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -213,6 +216,18 @@ def test_a_run_removes_what_is_not_kept_at_its_end(project, ask):
     assert pointers.read(pointers.of_date(project.root, DATE)).run == first.run
 
 
+def test_a_date_to_come_at_which_latest_stays_is_told_and_can_be_forgotten(project, ask):
+    assert "latest         stays" not in project.score("--scoring-n-best", "2", date="2062-11-23")
+    later = pointers.latest(project.root)
+    said = project.score(date="2026-11-24")
+    assert f"latest         stays at run {later.run[:12]} of 2062-11-23, a later date\n" in said
+    assert "if that date is a mistake: python -m tasks forget 2062-11-23\n" in said
+    first = pointers.read(pointers.of_date(project.root, DATE))
+    assert ask("forget", "2062-11-23") == f"2062-11-23 is forgotten; latest is run {first.run[:12]} of 2026-11-24\n"
+    assert ask("verify").endswith(", no damages\n")
+    assert "2062-11-23: nothing is published for this date" in ask("forget", "2062-11-23", code=1)
+
+
 def test_clean_tells_what_it_freed(project, ask):
     half = project.root / "work" / ("0" * 64) / "build"
     half.mkdir(parents=True)
@@ -252,7 +267,7 @@ def test_every_command_has_a_meaning_and_a_help():
     parser = make_parser()
     for name, (_, meaning) in COMMANDS.items():
         assert meaning[0].islower()
-        assert callable(parser.parse_args([name, *(["train"] if name == "invalidate" else [])]).run)
+        assert callable(parser.parse_args([name, *NEEDED.get(name, [])]).run)
 
 
 # --- the ideas behind them
@@ -345,6 +360,27 @@ def test_a_compiler_without_headers_and_one_that_is_absent_are_wrong(tmp_path):
     assert "Python.h" in found.fact
     assert doctor.check_compiler("", tmp_path).state == "wrong"
     assert "No such file" in doctor.check_compiler(str(tmp_path / "no-g++"), tmp_path).fact
+
+
+def test_a_compiler_that_fails_without_a_word_or_hangs_is_wrong(tmp_path, monkeypatch):
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    found = doctor.check_compiler(str(compiler), tmp_path)
+    assert (found.state, found.fact) == ("wrong", f"{compiler}: it ended with 1")
+    monkeypatch.setattr(doctor, "SECONDS", 0.1)
+    compiler.write_text("#!/bin/sh\nexec sleep 5\n")
+    assert doctor.check_compiler(str(compiler), tmp_path).fact == f"{compiler}: it takes more than 0.1 s"
+
+
+def test_a_latest_run_of_a_date_to_come_is_told_with_the_remedy(tmp_path):
+    run = last_run(tmp_path)
+    pointers.point(tmp_path, run)
+    assert list(doctor.check_latest(tmp_path, datetime.date(2026, 11, 22))) == []  # elsewhere it is the day after
+    (found,) = doctor.check_latest(tmp_path, datetime.date(2026, 11, 21))
+    assert (found.state, found.remedy) == ("note", "if that date is a mistake: python -m tasks forget 2026-11-23")
+    pointers.pin(tmp_path, run)
+    assert list(doctor.check_latest(tmp_path, datetime.date(2026, 11, 21))) == []
 
 
 def test_an_engine_that_cannot_be_imported_is_wrong_and_says_why():

@@ -23,6 +23,7 @@ def test_every_command_is_in_the_table_and_runs_as_it_stands_there(project):
     assert {command.split()[0] for command in shown} == set(COMMANDS)
     project.score("--scoring-n-best", "1")
     project.score()
+    project.score("--scoring-n-best", "1", date="2062-11-23")
     for command in shown:
         done = subprocess.run(
             [sys.executable, "-m", "tasks", *shlex.split(command)],

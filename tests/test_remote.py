@@ -12,6 +12,7 @@ from remote_root import RUN, URL, objects, publish, publish_run
 from pipeline import (
     artifacts,
     conditional,
+    forgetting,
     invalidation,
     leases,
     mirror,
@@ -194,6 +195,17 @@ def test_latest_moves_forward_only_and_a_rollback_holds_until_it_is_released(mac
     assert pointers.release(other).date == "2026-11-25"
     assert pointers.latest(machine("three")).date == "2026-11-25"
     assert pointers.pinned(machine("three")) is None
+
+
+def test_a_date_that_was_a_mistake_is_forgotten_by_store_and_copies(machine, memory):
+    root, other = machine(), machine("two")
+    first = publish_run(root, 1, "2026-11-23")
+    publish_run(root, 2, "2062-11-23")
+    assert publish_run(other, 3, "2026-11-24") != pointers.latest(machine("two")).run
+    assert forgetting.forget(machine(), "2062-11-23").date == "2026-11-24"
+    assert pointers.latest(machine("three")).date == pointers.latest(root).date == "2026-11-24"
+    assert not [name for name in objects(memory) if "2062" in name]
+    assert not list((machine("two") / "published").glob("2062*")) and runs.find(other, "2026-11-23").run == first
 
 
 def test_a_pointer_that_another_machine_moves_meanwhile_is_read_again(machine, monkeypatch):

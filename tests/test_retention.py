@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import artifacts, files, invalidation, leases, plans, pointers, retention, runs, verification
+from pipeline import artifacts, files, forgetting, invalidation, leases, plans, pointers, retention, runs, verification
 from pipeline.digests import sealed
 from pipeline.errors import ArtifactError
 from pipeline.locks import held
@@ -420,6 +420,34 @@ def test_latest_stays_pinned_whatever_is_published(nights):
     assert pointers.release(nights.root) == third
     assert pointers.latest(nights.root) == third != second
     assert pointers.pinned(nights.root) is None
+
+
+def test_a_date_that_was_a_mistake_is_forgotten_with_its_plans_and_its_results_go(nights):
+    first = nights.night("2026-11-01", "first")
+    nights.night("2062-11-23", "mistake")
+    assert pointers.latest(nights.root).date == "2062-11-23"
+    second = nights.night("2026-11-02", "second")
+    assert forgetting.forget(nights.root, "2062-11-23") == pointers.latest(nights.root) == second
+    assert (nights.root / "published" / "latest").resolve() == (nights.root / second.folder).resolve()
+    assert nights.dates() == ["2026-11-01", "2026-11-02"]
+    assert {path.name[:10] for path in (nights.root / "plan").rglob("*.json")} == {"2026-11-01", "2026-11-02"}
+    retention.clean(nights.root, keep_runs=30)
+    assert nights.there("score") == {"first", "second"}
+    assert pointers.removed(nights.root) == {}  # it may be run again, and a range may fill it
+    assert forgetting.forget(nights.root, "2026-11-01") == second != first
+
+
+def test_a_date_is_not_forgotten_where_nothing_would_be_the_latest(nights):
+    first = nights.night("2026-11-01", "first")
+    with pytest.raises(ArtifactError, match="2026-11-01: no other date is published"):
+        forgetting.forget(nights.root, "2026-11-01")
+    with pytest.raises(ArtifactError, match="2026-11-09: nothing is published for this date"):
+        forgetting.forget(nights.root, "2026-11-09")
+    nights.night("2026-11-02", "second")
+    pointers.pin(nights.root, first)
+    with pytest.raises(ArtifactError, match="is pinned to its run; first: python -m tasks rollback --release"):
+        forgetting.forget(nights.root, "2026-11-01")
+    assert nights.dates() == ["2026-11-01", "2026-11-02"]
 
 
 def test_what_was_invalidated_is_remembered_and_a_damaged_memory_is_told(nights):
