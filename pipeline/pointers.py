@@ -19,6 +19,7 @@ from pipeline.errors import ArtifactError
 from pipeline.files import remove, replace_link, write_text
 from pipeline.leases import guard
 from pipeline.locks import held
+from pipeline.manifests import exists_here
 from pipeline.remote import remote_of
 
 LINKS = ("latest", "latest_model.h5", "latest_report.html")  # below published/, for people
@@ -116,13 +117,19 @@ def pinned(root: Path) -> Pointer | None:
 
 
 def pin(root: Path, pointer: Pointer) -> None:
-    """Make `latest` name this run, whatever is published from now on, until `release`."""
+    """Make `latest` name this run, whatever is published from now on, until `release`.
+
+    Raises ArtifactError where it is there no more: retention may have removed it since it was found.
+    """
     remote = remote_of(root)
     if remote is not None:
         from pipeline import remote_pointers
 
         return remote_pointers.pin(remote, pointer)
     with held(guard(root)):
+        for folder in (root / pointer.folder, root / "export" / pointer.model):
+            if not exists_here(folder):
+                raise ArtifactError(f"{folder}: is gone or damaged; run the job of {pointer.date} again")
         _write(root, root / "published" / "pinned.json", pointer)
         make_latest(root, pointer)
     return None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline import pointers
-from pipeline.artifacts import exists, published_at
+from pipeline.artifacts import exists, manifest, published_at
 from pipeline.errors import ArtifactError
 from pipeline.plans import places, read_plan
 from pipeline.pointers import Pointer
+from pipeline.verification import published
 
 MAX_NAMED = 10  # runs that are named where none is found
 
@@ -52,7 +55,12 @@ def before_latest(root: Path) -> Pointer:
     earlier = [found for found in earlier if found.run != latest.run]
     if not earlier:
         raise ArtifactError(f"{root}: no other run stands before {latest.run[:12]} of {latest.date}, the latest")
-    return earlier[-1]
+    return _with_beside(root, earlier[-1])
+
+
+def name_of(root: Path, pointer: Pointer) -> str:
+    """Return by what `find` finds a run: its date, or first digits of its fingerprint where the date has another."""
+    return pointer.date if _is_named(root, pointer) else pointer.run[:12]
 
 
 def _of_date(root: Path, date: str) -> Pointer:
@@ -70,7 +78,7 @@ def _of_date(root: Path, date: str) -> Pointer:
 def _of_fingerprint(root: Path, start: str) -> Pointer:
     found = {pointer.run: pointer for pointer in standing(root) if pointer.run.startswith(start)}
     if len(found) == 1:
-        return found.popitem()[1]
+        return _with_beside(root, found.popitem()[1])
     what = "no run has a fingerprint that begins so" if not found else f"{len(found)} runs begin so; give more digits"
     raise ArtifactError(f"{start}: {what}; there are {_names(root)}")
 
@@ -90,6 +98,32 @@ def _planned(root: Path) -> list[Pointer]:
             place = path.relative_to(root).as_posix()
             found.append(Pointer(date=plan["date"], run=run, folder=f"score/{run}", model=model, plan=place))
     return found
+
+
+def _is_named(root: Path, pointer: Pointer) -> bool:
+    """Return whether the pointer of its date names this run."""
+    named = pointers.read(pointers.of_date(root, pointer.date))
+    return named is not None and named.run == pointer.run
+
+
+def _with_beside(root: Path, pointer: Pointer) -> Pointer:
+    """Return a run with its changes and its report, where they stand: those of a run that only its plan names too."""
+    if _is_named(root, pointer):
+        return pointer
+    plan = read_plan(root / pointer.plan) or {}
+    since = {"run": pointer.run, "since": plan.get("last_published_run")}
+    told = {"run": pointer.run, "model": pointer.model, "plan": pointer.plan}
+    return replace(pointer, changes=_last_of(root, "changes", since), report=_last_of(root, "report", told))
+
+
+def _last_of(root: Path, stage: str, facts: Mapping[str, object]) -> str | None:
+    """Return the directory of a stage that was published last with these facts, relative to the root."""
+    found = []
+    for folder in published(root):
+        with suppress(ArtifactError):
+            if folder.parent.name == stage and facts.items() <= manifest(folder).items() and exists(folder):
+                found.append((published_at(folder)[0], f"{stage}/{folder.name}"))
+    return max(found)[1] if found else None
 
 
 def _is_date(name: str) -> bool:

@@ -51,6 +51,13 @@ def a_date(text: str) -> datetime.date:
         raise argparse.ArgumentTypeError(f"{text}: is not a date as YYYY-MM-DD ({error})") from None
 
 
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add the options for one file in place of the directory of a run."""
+    each = parser.add_mutually_exclusive_group()
+    each.add_argument("--model", action="store_true", help="the model file that made it instead")
+    each.add_argument("--report", action="store_true", help="the page that tells of it instead")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the commands and their options."""
     parser = argparse.ArgumentParser(
@@ -82,7 +89,7 @@ FLAGS = {
     "status": ("date", "json"),
     "explain": ("date", "against", "json"),
     "doctor": ("date", "json"),
-    "where": ("run", "date", "model", "report"),
+    "where": ("run", "date", "file"),
     "verify": ("run", "date", "json"),
     "invalidate": ("stage", "date"),
     "rollback": ("run", "release"),
@@ -100,8 +107,7 @@ OPTIONS = {
     "run": lambda each: each.add_argument(
         "run_name", nargs="?", metavar="RUN", help="a date, or the first digits of a run's fingerprint"
     ),
-    "model": lambda each: each.add_argument("--model", action="store_true", help="the model file that made it instead"),
-    "report": lambda each: each.add_argument("--report", action="store_true", help="the page that tells of it instead"),
+    "file": add_files,
     "stage": lambda each: each.add_argument("stage", choices=commands.STAGES, help="the stage that is made again"),
     "release": lambda each: each.add_argument(
         "--release", action="store_true", help="let `latest` name the newest date again"

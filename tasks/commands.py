@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, forgetting, invalidation, pointers, reasons, retention, runs, verification
+from pipeline import artifacts, forgetting, invalidation, leases, pointers, reasons, retention, runs, verification
 from pipeline.config import Settings
 from pipeline.doctor import examine, lines
 from pipeline.errors import ArtifactError, SettingsError
@@ -99,9 +100,8 @@ def where(chosen: argparse.Namespace, flags: Flags) -> int:
     with night.command_line(flags) as root:
         found = runs.find(root, _run_name(chosen))
         if chosen.report and found.report is None:
-            raise ArtifactError(
-                f"run {found.run[:12]} has no report; make it: luigi --module tasks Report --of {found.date}"
-            )
+            of = runs.name_of(root, found)
+            raise ArtifactError(f"run {found.run[:12]} has no report; make it: luigi --module tasks Report --of {of}")
         place = root / ((chosen.report and found.report) or (f"export/{found.model}" if chosen.model else found.folder))
         if not artifacts.exists(place):
             raise ArtifactError(
@@ -118,12 +118,16 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
     with night.command_line(flags) as root:
         name = _run_name(chosen)
         if name is None:
-            folders, damages = verification.published(root), list(verification.damaged_pointers(root))
+            known = {path.name for path in verification.published(root)}
         else:
-            run = runs.find(root, name)
-            known = reasons.fingerprints_of(root, run).values()
-            folders, damages = [path for path in verification.published(root) if path.name in known], []
+            known = set(reasons.fingerprints_of(root, runs.find(root, name)).values())
+        need(root, known)
+        folders = [path for path in verification.published(root) if path.name in known]
+        damages = list(verification.damaged_pointers(root)) if name is None else []
         by_folder = {folder: list(artifacts.damages(folder)) for folder in folders}
+        if any(by_folder.values()):  # What another process has removed or made again meanwhile is not damaged.
+            folders = [path for path in verification.published(root) if path in by_folder]
+            by_folder = {path: by_folder[path] and list(artifacts.damages(path)) for path in folders}
         damages += [damage for found in by_folder.values() for damage in found]
     if chosen.json:
         _print_json({"directories": len(folders), "damages": damages})
@@ -166,6 +170,7 @@ def rollback(chosen: argparse.Namespace, flags: Flags) -> int:
             print("nothing is published" if newest is None else f"latest is run {newest.run[:12]} of {newest.date}")
             return 0
         found = runs.before_latest(root) if chosen.run_name is None else runs.find(root, chosen.run_name)
+        need(root, (found.run, found.model))
         for folder in (root / found.folder, root / "export" / found.model):
             for damage in artifacts.damages(folder):
                 raise ArtifactError(damage)
@@ -196,6 +201,13 @@ def clean(chosen: argparse.Namespace, flags: Flags) -> int:
         f"{size(sum(found.size for found in removed))} {'to free' if chosen.dry_run else 'freed'} below {shown(root)}"
     )
     return 0
+
+
+def need(root: Path, fingerprints: Collection[str]) -> None:
+    """Say that this command reads these results; where that cannot be written, nothing can be removed either."""
+    if fingerprints:
+        with suppress(ArtifactError):
+            leases.hold(root, fingerprints)
 
 
 def shown(root: Path) -> Path | str:

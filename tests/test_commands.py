@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from small_job import DATE, write_items
 
-from pipeline import artifacts, digests, doctor, files, invalidation, manifests, pointers, reasons, status
+from pipeline import artifacts, digests, doctor, files, invalidation, leases, manifests, pointers, reasons, status
 from pipeline.locks import held, holder
 from pipeline.reasons import Explained, Reason, Wanted
 from pipeline.status import StageState, table
+from tasks import commands
 from tasks.__main__ import COMMANDS, make_parser
 
 STAGES = ("CleanTags", "CheckDrift", "BuildFeatures", "TrainModel", "ExportModel", "CheckModel", "ScoreCatalog")
@@ -141,6 +142,8 @@ def test_where_prints_the_directory_of_a_run_and_its_model(project, ask):
     )
     assert "where: nothing: nothing is published yet" in ask("where", "--storage-root", "nothing", code=1)
     assert "RUN and --date: give one of them" in ask("where", "abcdef", "--date", DATE, code=40)
+    assert "--report: not allowed with argument --model" in ask("where", "--model", "--report", code=2)
+    assert f"has no report; make it: luigi --module tasks Report --of {DATE}\n" in ask("where", "--report", code=1)
 
 
 def test_verify_names_each_damaged_file(project, ask):
@@ -381,6 +384,36 @@ def test_a_latest_run_of_a_date_to_come_is_told_with_the_remedy(tmp_path):
     assert (found.state, found.remedy) == ("note", "if that date is a mistake: python -m tasks forget 2026-11-23")
     pointers.pin(tmp_path, run)
     assert list(doctor.check_latest(tmp_path, datetime.date(2026, 11, 21))) == []
+
+
+def test_what_another_process_removes_or_mends_while_it_is_verified_is_not_damaged(tmp_path, monkeypatch, capsys):
+    last_run(tmp_path)
+    gone, mended, harmed = (tmp_path / place for place in ("clean/c1", "export/e1", "score/s1"))
+    for folder in (gone, mended, harmed):
+        (folder / "extra").touch()
+    look, seen = artifacts.damages, []
+
+    def damages(folder):
+        found = list(look(folder))
+        seen.append(folder)
+        if folder == harmed and seen.count(harmed) == 1:
+            files.remove(gone)
+            (mended / "extra").unlink()
+        return iter(found)
+
+    monkeypatch.setattr(artifacts, "damages", damages)
+    chosen = make_parser().parse_args(["verify"])
+    assert chosen.run(chosen, ["--storage-root", str(tmp_path)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{harmed}/extra: ") and said[1] == "2 directories verified, 1 damages"
+    assert (artifacts.disowned(harmed), artifacts.disowned(mended), gone.exists()) == (True, False, False)
+    with held(leases.guard(tmp_path)):
+        assert leases.needed(tmp_path) == {"c1", "e1", "s1"}  # until the command ends
+
+
+def test_where_nothing_can_be_written_results_are_read_all_the_same(tmp_path):
+    (tmp_path / "file").touch()
+    commands.need(tmp_path / "file", {"f1"})
 
 
 def test_an_engine_that_cannot_be_imported_is_wrong_and_says_why():

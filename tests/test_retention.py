@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -392,6 +392,35 @@ def test_a_run_of_the_same_date_that_was_replaced_can_be_gone_back_to(nights):
     assert runs.before_latest(nights.root) == second
 
 
+def test_a_run_that_was_replaced_has_its_changes_and_its_report_still(nights):
+    before = nights.night("2026-11-01", "before")
+    time.sleep(0.01)
+    first = nights.night("2026-11-02", "first")
+    content = {**plans.read_plan(nights.root / first.plan), "last_published_run": before.run}
+    plans.write_plan(nights.root / first.plan, content, work=nights.root / "work")
+    upstreams = {"score": first.run}
+    changes = nights.publish("changes", "first", run=first.run, since=before.run, upstreams=upstreams)
+    nights.publish("changes", "since another", run=first.run, since="another", upstreams=upstreams)
+    told = {"run": first.run, "model": first.model, "plan": first.plan}
+    nights.publish("report", "old", **told, upstreams=upstreams)
+    time.sleep(0.01)
+    report = nights.publish("report", "new", **told, upstreams=upstreams)
+    second = nights.night("2026-11-02", "second")
+    whole = replace(first, changes=f"changes/{changes}", report=f"report/{report}")
+    assert runs.before_latest(nights.root) == runs.find(nights.root, first.run[:12]) == whole
+    assert runs.find(nights.root, second.run[:12]) == second
+    pointers.pin(nights.root, whole)
+    link = nights.root / "published" / "latest_report.html"
+    assert link.readlink() == Path("..") / whole.report / "report.html"
+
+
+def test_a_run_is_asked_for_by_its_date_or_where_that_has_another_by_its_fingerprint(nights):
+    first, second = (nights.night("2026-11-01", name) for name in ("first", "second"))
+    assert [runs.name_of(nights.root, run) for run in (first, second)] == [first.run[:12], "2026-11-01"]
+    for run in (first, second):
+        assert runs.find(nights.root, runs.name_of(nights.root, run)) == run
+
+
 def test_from_a_pinned_run_it_goes_further_back(nights):
     found = []
     for day in (1, 2, 3):
@@ -420,6 +449,14 @@ def test_latest_stays_pinned_whatever_is_published(nights):
     assert pointers.release(nights.root) == third
     assert pointers.latest(nights.root) == third != second
     assert pointers.pinned(nights.root) is None
+
+
+def test_a_run_that_retention_has_removed_since_it_was_found_is_not_pinned(nights):
+    first, second = (nights.night(f"2026-11-0{day}", f"night {day}") for day in (1, 2))
+    retention.clean(nights.root, keep_runs=1)
+    with pytest.raises(ArtifactError, match="is gone or damaged; run the job of 2026-11-01 again"):
+        pointers.pin(nights.root, first)
+    assert (pointers.pinned(nights.root), pointers.latest(nights.root)) == (None, second)
 
 
 def test_a_date_that_was_a_mistake_is_forgotten_with_its_plans_and_its_results_go(nights):
