@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts, forgetting, invalidation, leases, pointers, reasons, retention, runs, verification
-from pipeline.config import Settings
+from pipeline.config import Settings, StorageSettings
 from pipeline.doctor import examine, lines
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import engine_name
+from pipeline.manifests import is_broken
 from pipeline.members import member_names
 from pipeline.remote import remote_of, root_of
 from pipeline.status import size, table
 from tasks import config, night
+from tasks.retries import patiently
 from tasks.stage import current_identity
 
 STAGES = retention.MAIN
@@ -124,10 +126,11 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
         need(root, known)
         folders = [path for path in verification.published(root) if path.name in known]
         damages = list(verification.damaged_pointers(root)) if name is None else []
-        by_folder = {folder: list(artifacts.damages(folder)) for folder in folders}
+        storage = config.load().storage
+        by_folder = {folder: damages_of(folder, storage) for folder in folders}
         if any(by_folder.values()):  # What another process has removed or made again meanwhile is not damaged.
             folders = [path for path in verification.published(root) if path in by_folder]
-            by_folder = {path: by_folder[path] and list(artifacts.damages(path)) for path in folders}
+            by_folder = {path: by_folder[path] and damages_of(path, storage) for path in folders}
         damages += [damage for found in by_folder.values() for damage in found]
     if chosen.json:
         _print_json({"directories": len(folders), "damages": damages})
@@ -201,6 +204,19 @@ def clean(chosen: argparse.Namespace, flags: Flags) -> int:
         f"{size(sum(found.size for found in removed))} {'to free' if chosen.dry_run else 'freed'} below {shown(root)}"
     )
     return 0
+
+
+def damages_of(folder: Path, storage: StorageSettings) -> list[str]:
+    """Return what is damaged of a directory; raises ArtifactError where it cannot be read, and may be whole.
+
+    What a disk cannot read after all tries is damaged.
+    """
+    try:
+        return patiently(lambda: list(artifacts.damages(folder)), storage, note=config.note)
+    except ArtifactError as error:
+        if not is_broken(error):
+            raise
+        return [str(error)]
 
 
 def need(root: Path, fingerprints: Collection[str]) -> None:

@@ -264,7 +264,12 @@ def opened(storage: StorageSettings) -> Path:
             raise SettingsError(
                 f"[storage] root = {storage.root}: {place} is no directory; name another [storage] root"
             )
-    return patiently(lambda: open_root(storage), storage, note=lambda text: print(f"store: {text}", file=sys.stderr))
+    return patiently(lambda: open_root(storage), storage, note=note)
+
+
+def note(text: str) -> None:
+    """Say why something is tried again, where no stage is under way that would."""
+    print(f"storage: {text}", file=sys.stderr)
 
 
 def refuse_night(error: ArtifactError | SettingsError) -> NoReturn:

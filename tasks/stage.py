@@ -37,7 +37,7 @@ from tasks.targets import DirectoryTarget
 
 # Identities of this process by date and the fingerprint of any of their stages: a run is looked up once, at its
 # root task; upstream tasks are given their fingerprint and find the same identity here.
-_identities: dict[tuple[datetime.date, str], Identity] = {}
+identities: dict[tuple[datetime.date, str], Identity] = {}
 # Whether this process only looks at the stages and runs none of them.
 looking_on: ContextVar[bool] = ContextVar("looking_on", default=False)
 
@@ -82,7 +82,7 @@ class Dated(luigi.Task):
     @property
     def identity(self) -> Identity:
         """Return settings, inputs and fingerprints of the run that this task belongs to."""
-        return _identities[self.date, self.fingerprint]
+        return identities[self.date, self.fingerprint]
 
     @property
     def settings(self) -> Settings:
@@ -104,7 +104,7 @@ class Dated(luigi.Task):
         (other,) = _with_last_accepted(self.identity, self.date)
         _begin(other)
         for name in other.fingerprints.values():
-            _identities.setdefault((self.date, name), other)
+            identities.setdefault((self.date, name), other)
         return other.of("score")
 
     def patiently(self, action: Callable[[], Result]) -> Result:
@@ -212,7 +212,7 @@ def end_with_luigi(_: Stage) -> None:
 
 def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
     """Return a given fingerprint that this process knows, else the current one of the stage."""
-    if (date, given) in _identities:
+    if (date, given) in identities:
         return given
     with config.mistakes_end_the_command():
         identity = current_identity(date)
@@ -227,7 +227,7 @@ def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
     for found in reversed(known):  # What two of them share is the first one's.
         if not looking_on.get():
             _begin(found)
-        _identities.update({(date, name): found for name in found.fingerprints.values()})
+        identities.update({(date, name): found for name in found.fingerprints.values()})
     return identity.of(stage) if fingerprint is None else fingerprint
 
 
@@ -251,14 +251,10 @@ def _begin(identity: Identity) -> None:
     names, remote = identity.fingerprints.values(), remote_of(root)
     if remote is not None:  # Other machines remove there what nobody says to need.
         hold = partial(remote_leases.hold, remote, names)
-        patiently(hold, identity.settings.storage, note=_note)
+        patiently(hold, identity.settings.storage, note=config.note)
     # Where nothing can be written, nothing can be removed either; the first task to write says what is wrong.
     with suppress(ArtifactError):
         leases.hold(root, names)
-
-
-def _note(text: str) -> None:
-    print(f"storage: {text}", file=sys.stderr)
 
 
 def current_identity(date: datetime.date) -> Identity:
@@ -275,7 +271,7 @@ def current_identity(date: datetime.date) -> Identity:
     def identified(choice: Choice = TRAINS) -> Identity:
         found = partial(identify, settings, digest, choice, invalidated=again)
         try:
-            return patiently(found, settings.storage, note=_note)
+            return patiently(found, settings.storage, note=config.note)
         except OSError as error:
             what = f"{error.filename}: cannot be read ({error.strerror})"
             raise SettingsError(f"input: {what}; run the same command again when it can be") from error

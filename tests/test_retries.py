@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,7 +128,8 @@ FAILING_ONCE = """
 import errno, io, os, pathlib
 plain = io.open
 def once(path, mode="r", *rest, **options):
-    if "r" in mode and str(path).endswith(os.environ["FAILS"]) and not os.path.exists(os.environ["FAILED"]):
+    failed = os.path.exists(os.environ["FAILED"]) and not os.environ.get("ALWAYS")
+    if "r" in mode and str(path).endswith(os.environ["FAILS"]) and not failed:
         pathlib.Path(os.environ["FAILED"]).touch()
         code = getattr(errno, os.environ["CODE"])
         raise OSError(code, os.strerror(code), str(path))
@@ -135,17 +138,35 @@ io.open = once
 """
 
 
+def fail_once(project, folder: Path, name: str, code: str) -> Path:
+    """Let reading a file fail once, and return the path of a file that is there when it has."""
+    (folder / "sitecustomize.py").write_text(FAILING_ONCE)
+    failed = folder / "failed"
+    project.environment |= {"PYTHONPATH": f"{folder}:{PROJECT}", "FAILS": name, "FAILED": str(failed), "CODE": code}
+    return failed
+
+
 @pytest.mark.parametrize(("name", "code"), [("parameters.h5", "EMFILE"), ("items.csv", "ESTALE")])
 def test_what_cannot_be_read_once_is_read_again_and_nothing_is_made_anew_for_it(project, tmp_path, name, code):
-    (tmp_path / "sitecustomize.py").write_text(FAILING_ONCE)
-    failed = tmp_path / "failed"
-    project.environment |= {"PYTHONPATH": f"{tmp_path}:{PROJECT}", "FAILS": name, "FAILED": str(failed), "CODE": code}
+    failed = fail_once(project, tmp_path, name, code)
     if name == "items.csv":
         os.utime(project.folder / name)  # so that it is read again
     before = project.results()
     project.score("--export-storage", "float16", "--storage-tries", "2", "--storage-retry-delay", "0")
     assert failed.exists()
     assert set(project.stages_since(before)) == {"export", "score"}
+
+
+@pytest.mark.parametrize(("code", "always", "exits"), [("EIO", "", 0), ("EIO", "1", 1), ("EMFILE", "1", 1)])
+def test_verify_takes_for_damaged_only_what_stays_so(project, tmp_path, code, always, exits):
+    failed, (model,) = fail_once(project, tmp_path, "model.h5", code), project.root.glob("export/*/model.h5")
+    command = [sys.executable, "-m", "tasks", "verify", "--storage-tries", "2", "--storage-retry-delay", "0"]
+    environment = project.known_environment() | {"ALWAYS": always}
+    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert failed.exists() and done.returncode == exits, done
+    assert "model.h5: cannot be read" in done.stdout + done.stderr
+    is_damaged = (code, always) == ("EIO", "1")  # and will be made again
+    assert artifacts.exists(model.parent) != is_damaged
 
 
 def planned_name(project, *flags: str) -> str:
