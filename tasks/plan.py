@@ -34,7 +34,8 @@ class InputFile(luigi.ExternalTask):
 
     def complete(self) -> bool:
         """Return whether the file is there; a store that does not answer is asked again."""
-        return bool(patiently(super().complete, config.load().storage, note=lambda _: None))
+        there = super().complete
+        return bool(patiently(there, config.load().storage, note=config.note) if is_url(self.path) else there())
 
     def output(self) -> FileTarget | UrlTarget:
         """Return the file."""

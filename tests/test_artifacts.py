@@ -254,7 +254,7 @@ def test_an_older_date_goes_on_from_the_run_before_it(tmp_path):
         pointers.point(tmp_path, pointer(date, run))
     found = {until: pointers.latest(tmp_path, until=f"2026-11-{until}").run for until in (19, 20, 21, 22, 23, 24, 25)}
     assert found == {19: "r2", 20: "r3", 21: "r3", 22: "r1", 23: "r1", 24: "r2", 25: "r2"}
-    pointers.pin(tmp_path, pointer("2026-11-24", "r2"))
+    (tmp_path / "published" / "pinned.json").write_text((tmp_path / "published" / "2026-11-24.json").read_text())
     assert pointers.latest(tmp_path, until="2026-11-22").run == "r2"
 
 
