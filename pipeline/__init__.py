@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.config import SAMPLE, Settings, make_settings
+    from pipeline.config import Settings, make_settings
+    from pipeline.config_catalog import SAMPLE
     from pipeline.config_learning import TrainingSettings
     from pipeline.examples import Examples
     from pipeline.fitting import fit

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.bags import BatchBags
-from pipeline.config import FeatureSettings
+from pipeline.config_features import FeatureSettings
 from pipeline.errors import FeatureError
 from pipeline.hashing import hashed_counts, ngrams, spaced
 from pipeline.hdf5 import read_array, read_facts, read_group, write_array, write_facts

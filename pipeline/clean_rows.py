@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import CatalogSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_catalog import CatalogSettings
 from pipeline.counting import Counts
 from pipeline.figures import numbers, vectors
 from pipeline.layout import Layout

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import CleanSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_catalog import CleanSettings
 from pipeline.tag_lists import TagLists
 from pipeline.tagging import Applications, GroupedTags, TagRules, group_tags
 

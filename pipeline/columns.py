@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import arrow
-from pipeline.config import ScoringSettings
+from pipeline.config_results import ScoringSettings
 from pipeline.decoding import Decoded
 from pipeline.errors import SettingsError
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from os.path import expanduser
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -38,6 +40,8 @@ Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sp
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_split_lengths)]
 FilePath = Annotated[str, AfterValidator(without_file_scheme), AfterValidator(expanduser)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Engine = Literal["local", "spark"]
+ENGINE = "local: this machine; spark: the executors of [spark], to the same bytes"
 
 
 class Section(BaseModel):
@@ -45,3 +49,13 @@ class Section(BaseModel):
 
     # Built when first used: a prediction uses three of them.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'epochs'?` for a near miss, else nothing.
+
+    >>> suggest("Epoch", ["epochs", "seed"])
+    "; did you mean 'epochs'?"
+    """
+    close = get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

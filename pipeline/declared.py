@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.config import CatalogSettings
+from pipeline.config_catalog import CatalogSettings
 from pipeline.errors import CatalogError
 from pipeline.readers import LINE, Wanted, read, read_columns
 from pipeline.taxonomy import Taxonomy

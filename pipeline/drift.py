@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.artifacts import exists, manifest, verified
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 from pipeline.errors import ArtifactError, CatalogError
 
 MAX_NAMED = 5  # tags and labels that are named

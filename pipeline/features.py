@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from pipeline.bags import BatchBags
 from pipeline.blocks import Block, BlockFitter, beside
-from pipeline.config import FeatureSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_features import FeatureSettings
 from pipeline.dense import Column, DenseFitter, load_column
 from pipeline.errors import FeatureError
 from pipeline.hdf5 import read_facts, read_group, write_facts

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import container
-from pipeline.config import CatalogSettings
+from pipeline.config_catalog import CatalogSettings
 
 PATHS = {"items", "tags", "labels", "taxonomy"}  # settings of [catalog] that name files, not columns
 # What each older version is read as, where it says nothing.

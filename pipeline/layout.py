@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config import CatalogSettings
+from pipeline.config_catalog import CatalogSettings
 from pipeline.errors import CatalogError
 from pipeline.inputs import Role
 from pipeline.readers import Wanted

@@ -16,7 +16,9 @@ from pydantic import ValidationError
 
 from pipeline import arrow, container, formats, frames, parameters
 from pipeline.calibration import Calibration
-from pipeline.config import CleanSettings, ScoringSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_catalog import CleanSettings
+from pipeline.config_results import ScoringSettings
 from pipeline.ensemble import Ensemble, members_of, together
 from pipeline.errors import ModelError
 from pipeline.features import FeatureTransform

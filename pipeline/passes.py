@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.calibration import cool
-from pipeline.config import ScoringSettings
+from pipeline.config_results import ScoringSettings
 from pipeline.decoding import Decoded, decode, decode_raw, decode_scores, path_starts, together
 from pipeline.ensemble import members_of
 from pipeline.features import Features

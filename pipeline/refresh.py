@@ -57,9 +57,9 @@ class Origin:
     start: str | None  # fingerprint of the model whose weights training started from
 
 
-def last_model(root: Path) -> Origin | None:
-    """Return the model of the latest published run; None before the first, and where it is there no more."""
-    pointer = latest(root)
+def last_model(root: Path, *, until: str) -> Origin | None:
+    """Return the model of the run that one of this date goes on from; None before the first, and where it is gone."""
+    pointer = latest(root, until=until)
     return None if pointer is None else origin(root, pointer.model)
 
 

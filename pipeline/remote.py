@@ -23,7 +23,7 @@ from pipeline.object_store import ObjectStore
 from pipeline.urls import is_url
 
 if TYPE_CHECKING:
-    from pipeline.config import StorageSettings
+    from pipeline.config_results import StorageSettings
 
 _known: dict[Path, Remote] = {}  # by the directory of the working copy
 

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from pipeline import arrow
 from pipeline.columns import embedding_column, n_paths, schema
-from pipeline.config import ScoringSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_results import ScoringSettings
 from pipeline.cores import n_workers
 from pipeline.crew import score_shards
 from pipeline.model import Model

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline import arrow
 from pipeline.columns import given_path, label_columns, list_column, schema
-from pipeline.config import ScoringSettings
+from pipeline.config_results import ScoringSettings
 from pipeline.errors import CatalogError
 from pipeline.model import Model
 from pipeline.passes import Pass, passes

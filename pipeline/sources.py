@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.bags import Bag, BatchBags
-from pipeline.config import COLUMN_OF, CatalogSettings, FeatureSettings, split_block
+from pipeline.config_catalog import CatalogSettings
+from pipeline.config_features import COLUMN_OF, FeatureSettings, split_block
 from pipeline.errors import SettingsError
 
 _TITLES = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from urllib.parse import unquote
 
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 from pipeline.errors import SettingsError
 
 _STAYS_BEHIND = "#"  # as in C#

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 
 DIGITS = 13
 NAMES = {

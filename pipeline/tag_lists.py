@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 from pipeline.errors import CatalogError
 from pipeline.spelling import normalise
 from pipeline.streams import MARKED, TextStream

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import arrow
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 from pipeline.spelling import changed_by_unescape, normalise, unescape
 from pipeline.tag_lists import TagLists
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts, forgetting, invalidation, leases, pointers, reasons, retention, runs, verification
-from pipeline.config import Settings, StorageSettings
+from pipeline.config import Settings
+from pipeline.config_results import StorageSettings
 from pipeline.doctor import examine, lines
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import engine_name
@@ -21,8 +22,8 @@ from pipeline.members import member_names
 from pipeline.remote import remote_of, root_of
 from pipeline.status import size, table
 from tasks import config, night
+from tasks.identities import current_identity
 from tasks.retries import patiently
-from tasks.stage import current_identity
 
 STAGES = retention.MAIN
 Flags = Sequence[str]

@@ -24,8 +24,9 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
 from luigi.task_register import Register
 
-from pipeline.config import Settings, StorageSettings, make_settings, suggest
-from pipeline.config_types import Section
+from pipeline.config import Settings, make_settings
+from pipeline.config_results import StorageSettings
+from pipeline.config_types import Section, suggest
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.remote import open_root
 from pipeline.urls import is_url, without_password
@@ -274,7 +275,7 @@ def note(text: str) -> None:
 
 def refuse_night(error: ArtifactError | SettingsError) -> NoReturn:
     """Do what `refuse` does, and log it, unless a command only looks on; a log that is refused too is none."""
-    from tasks.stage import looking_on
+    from tasks.identities import looking_on
 
     if not looking_on.get():
         with suppress(ArtifactError, SettingsError, configparser.Error):

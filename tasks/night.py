@@ -16,9 +16,10 @@ from pipeline.errors import ArtifactError
 from pipeline.reasons import Wanted
 from pipeline.status import StageState, failures, state_of
 from tasks import config
+from tasks.identities import looking_on
 from tasks.plan import NOT_PLANNED, PublishedModel
 from tasks.score import ScoreCatalog
-from tasks.stage import Stage, looking_on
+from tasks.stage import Stage
 
 
 @contextmanager

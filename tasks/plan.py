@@ -19,8 +19,9 @@ from pipeline.plans import read_plan, write_plan
 from pipeline.remote import remote_of
 from pipeline.urls import is_url
 from tasks import config
+from tasks.identities import plan_name
 from tasks.retries import patiently
-from tasks.stage import Dated, Stage, plan_name
+from tasks.stage import Dated, Stage
 from tasks.targets import FileTarget, PlanTarget, UrlTarget
 
 NOT_PLANNED = "not-planned"  # the name of a directory that is never there

@@ -19,11 +19,12 @@ from pipeline.artifacts import verified
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.identity import Identity
 from pipeline.ledger import Entry
+from tasks import identities
 from tasks.gate import CheckModel
 from tasks.logs import RUN
 from tasks.plan import InputFile
 from tasks.score import ScoreCatalog
-from tasks.stage import Stage, identities
+from tasks.stage import Stage
 
 # Which file of a stage says how many rows it has, and under which name.
 ROWS = {
@@ -51,7 +52,7 @@ def tell_begun(task: Stage) -> None:
 @InputFile.event_handler(luigi.Event.DEPENDENCY_MISSING)
 def tell_absent(task: InputFile) -> None:
     """Write of each night that waits for this file that it could not begin, once."""
-    for (date, name), identity in list(identities.items()):
+    for (date, name), identity in list(identities.known.items()):
         if name != identity.of("score") or (date, name) in _absent or not _reads(identity, task.path):
             continue
         _absent.add((date, name))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
-from pipeline.config import StorageSettings
+from pipeline.config_results import StorageSettings
 from pipeline.errors import PipelineError
 from pipeline.refusals import chain
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.config import SAMPLE, Settings
+from pipeline.config import Settings
+from pipeline.config_catalog import SAMPLE
 from tasks.config import LUIGI_SETTINGS, as_text
 
 HEAD = """\

@@ -6,40 +6,24 @@ import datetime
 import sys
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
-from contextvars import ContextVar
-from functools import cache, partial
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import luigi
 
-from pipeline import artifacts, downloads, files, invalidation, leases, remote_leases
+from pipeline import artifacts
 from pipeline.config import Settings
-from pipeline.digests import Digests
 from pipeline.errors import ArtifactError, SettingsError
-from pipeline.identity import STAGE_VERSIONS, Identity, identify, significant, upstreams_of, with_last_accepted
-from pipeline.inputs import LAST, with_date
-from pipeline.invalidation import rests_on
+from pipeline.identity import STAGE_VERSIONS, Identity, significant, upstreams_of
 from pipeline.manifests import is_broken
 from pipeline.orphans import end_with_parent
-from pipeline.plans import mend, read_plan
 from pipeline.progress import LineProgress, Progress
-from pipeline.refresh import CHANGED, PINNED, TRAINS, Choice, choose, last_model, planned
-from pipeline.remote import remote_of, root_of
-from pipeline.urls import is_url
-from tasks import config, logs
-from tasks.once import lock_below
+from pipeline.remote import root_of
+from tasks import config, identities
 from tasks.reporting import reported_progress
 from tasks.retries import Result, patiently
 from tasks.targets import DirectoryTarget
-
-# Identities of this process by date and the fingerprint of any of their stages: a run is looked up once, at its
-# root task; upstream tasks are given their fingerprint and find the same identity here.
-identities: dict[tuple[datetime.date, str], Identity] = {}
-# Whether this process only looks at the stages and runs none of them.
-looking_on: ContextVar[bool] = ContextVar("looking_on", default=False)
 
 
 class RunDate(luigi.DateParameter):
@@ -71,7 +55,9 @@ class Dated(luigi.Task):
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Return Luigi's values, with the fingerprint of the current settings and files where none is given."""
         values = dict(super().get_param_values(params, args, kwargs))
-        values["fingerprint"] = _known_fingerprint(cls.stage_of(values), values["date"], values["fingerprint"])
+        values["fingerprint"] = identities.known_fingerprint(
+            cls.stage_of(values), values["date"], values["fingerprint"]
+        )
         return [(name, values[name]) for name, _ in params]
 
     @classmethod
@@ -82,7 +68,7 @@ class Dated(luigi.Task):
     @property
     def identity(self) -> Identity:
         """Return settings, inputs and fingerprints of the run that this task belongs to."""
-        return identities[self.date, self.fingerprint]
+        return identities.known[self.date, self.fingerprint]
 
     @property
     def settings(self) -> Settings:
@@ -101,10 +87,10 @@ class Dated(luigi.Task):
 
     def with_last_accepted(self) -> str:
         """Return the fingerprint of the scores by the last accepted model of the plan, and make that run known."""
-        (other,) = _with_last_accepted(self.identity, self.date)
-        _begin(other)
+        (other,) = identities.with_last_accepted(self.identity, self.date)
+        identities.begin(other)
         for name in other.fingerprints.values():
-            identities.setdefault((self.date, name), other)
+            identities.known.setdefault((self.date, name), other)
         return other.of("score")
 
     def patiently(self, action: Callable[[], Result]) -> Result:
@@ -208,113 +194,3 @@ class Stage(Dated):
 def end_with_luigi(_: Stage) -> None:
     """With several workers a task runs in a process of its own, which must not publish when Luigi has been stopped."""
     end_with_parent()
-
-
-def _known_fingerprint(stage: str, date: datetime.date, given: str) -> str:
-    """Return a given fingerprint that this process knows, else the current one of the stage."""
-    if (date, given) in identities:
-        return given
-    with config.mistakes_end_the_command():
-        identity = current_identity(date)
-        if not looking_on.get():
-            logs.install(identity.settings.monitoring)
-        known = [identity, *_with_last_accepted(identity, date)] if given else [identity]
-        fingerprint = next((found.of(stage) for found in known if given in found.fingerprints.values()), None)
-        if given and fingerprint != given:
-            raise SettingsError(
-                f"--fingerprint {given}: settings and input files now give {identity.of(stage)}; leave the flag out"
-            )
-    for found in reversed(known):  # What two of them share is the first one's.
-        if not looking_on.get():
-            _begin(found)
-        identities.update({(date, name): found for name in found.fingerprints.values()})
-    return identity.of(stage) if fingerprint is None else fingerprint
-
-
-def _with_last_accepted(identity: Identity, date: datetime.date) -> list[Identity]:
-    """Return the run of the same plan that scores with the last accepted model, where it may come to that.
-
-    A worker learns by its fingerprint alone that a refused model has its place taken.
-    """
-    root = root_of(identity.settings.storage)
-    plan = read_plan(root / plan_name(date, identity))
-    last = None if plan is None else plan["last_accepted_model"]
-    if last is None or identity.choice.model is not None:
-        return []
-    return [with_last_accepted(identity, last, invalidated=invalidation.invalidated(root))]
-
-
-def _begin(identity: Identity) -> None:
-    """Say that this process needs these results, before any of them is looked for."""
-    root = root_of(identity.settings.storage)
-    lock_below(root)
-    names, remote = identity.fingerprints.values(), remote_of(root)
-    if remote is not None:  # Other machines remove there what nobody says to need.
-        hold = partial(remote_leases.hold, remote, names)
-        patiently(hold, identity.settings.storage, note=config.note)
-    # Where nothing can be written, nothing can be removed either; the first task to write says what is wrong.
-    with suppress(ArtifactError):
-        leases.hold(root, names)
-
-
-def current_identity(date: datetime.date) -> Identity:
-    """Return the identity that the settings and the input files of a date have now; raises SettingsError."""
-    settings = with_date(config.load(), date)
-    root = config.opened(settings.storage)
-    if not looking_on.get():
-        _mend_plans(root)
-    digests = Digests(root / "digests.json")
-    # Asked twice about a file, it must not have changed in between.
-    digest = cache(partial(_digest, digests))
-    again = invalidation.invalidated(root)
-
-    def identified(choice: Choice = TRAINS) -> Identity:
-        found = partial(identify, settings, digest, choice, invalidated=again)
-        try:
-            return patiently(found, settings.storage, note=config.note)
-        except OSError as error:
-            what = f"{error.filename}: cannot be read ({error.strerror})"
-            raise SettingsError(f"input: {what}; run the same command again when it can be") from error
-
-    identity = identified()
-    engine = identity.settings.training.engine
-    if find_spec(engine) is None:
-        raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
-    # Who looks on starts nothing, and may do so from where Spark is not.
-    if "spark" in (settings.features.engine, settings.scoring.engine) and not looking_on.get():
-        from tasks import spark
-
-        spark.check(settings)
-    if settings.training.refresh != CHANGED or settings.training.warm_start == LAST:
-        # The plan decides where it is written already: what is published may have changed since.
-        last = last_model(root)
-        if last is not None and settings.training.refresh != PINNED and rests_on(root, last.fingerprint, again):
-            last = None
-        choice = planned(root / plan_name(date, identity)) or choose(
-            settings.training, date, last, recipe=identity.recipe, basis=identity.basis
-        )
-        identity = identified(choice)
-    if digests.changed and not looking_on.get():
-        # A memory that only saves time; the plan is the first file that must be written.
-        with suppress(ArtifactError):
-            files.write_text(digests.memory, digests.as_json(), work=root / "work")
-    return identity
-
-
-def _digest(digests: Digests, path: str) -> str | None:
-    """Return the SHA-256 of an input file, None where there is none that may be read."""
-    if is_url(path):
-        return downloads.digest(path)
-    return digests.of(path) if files.readable(Path(path)) else None
-
-
-def _mend_plans(root: Path) -> None:
-    """Write again what of the plans is damaged, and say so; what cannot be written stays for the next run."""
-    with suppress(ArtifactError):
-        for line in mend(root):
-            print(line, file=sys.stderr)
-
-
-def plan_name(date: datetime.date, identity: Identity) -> str:
-    """Return the path of the plan of a date, relative to the root."""
-    return f"plan/{date}-{identity.fingerprints['plan']}.json"

@@ -19,7 +19,7 @@ from small_job import SETTINGS, Project, write_items
 from xdist.scheduler import LoadFileScheduling
 
 from pipeline import stores
-from pipeline.config import StorageSettings
+from pipeline.config_results import StorageSettings
 from pipeline.remote import open_root
 
 # Machines are shared: how long an example takes says nothing.

@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.calibration import Calibration
-from pipeline.config import CleanSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_catalog import CleanSettings
 from pipeline.features import FeatureTransform
 from pipeline.model import Model
 from pipeline.network import FeedbackNetwork, NetworkConfig

@@ -8,7 +8,8 @@ import pytest
 from scipy.sparse import csc_matrix
 
 from pipeline.blocks import beside, columns_of, weigh
-from pipeline.config import FeatureSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_features import FeatureSettings
 from pipeline.errors import SettingsError
 from pipeline.features import FeatureTransform
 from pipeline.sources import FeatureColumns, sources

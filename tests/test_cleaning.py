@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_catalog import GOOD, HEADER, SPLITS, clean_csv, clean_files
 
 from pipeline.cleaning import clean_tags
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 from pipeline.errors import CatalogError
 from pipeline.spelling import normalise
 from pipeline.splitting import split_of

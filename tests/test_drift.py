@@ -9,7 +9,7 @@ from small_catalog import GOOD, HEADER, clean_csv
 from small_job import write_items
 
 from pipeline import artifacts, pointers
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 from pipeline.drift import check_drift, compare, jensen_shannon
 from pipeline.errors import CatalogError
 

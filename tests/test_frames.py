@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from small_model import TAXONOMY, make_model
 
-from pipeline.config import ScoringSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_results import ScoringSettings
 from pipeline.ensemble import Ensemble
 from pipeline.errors import ModelError
 from pipeline.features import FeatureTransform

@@ -9,7 +9,7 @@ from scipy.sparse import random as random_sparse
 from small_model import TAXONOMY, make_items, make_model
 
 from pipeline import parameters
-from pipeline.config import ScoringSettings
+from pipeline.config_results import ScoringSettings
 from pipeline.ensemble import Ensemble
 from pipeline.errors import FeatureError, ModelError
 from pipeline.folding import ROWS, folds

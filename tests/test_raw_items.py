@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_model import make_model
 
 from pipeline import formats
-from pipeline.config import CatalogSettings
+from pipeline.config_catalog import CatalogSettings
 from pipeline.digests import sha256_of
 from pipeline.errors import CatalogError
 from pipeline.model import load_rules

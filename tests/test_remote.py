@@ -24,7 +24,7 @@ from pipeline import (
     stores,
     verification,
 )
-from pipeline.config import StorageSettings
+from pipeline.config_results import StorageSettings
 from pipeline.digests import fingerprint, sealed
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.manifests import FORMAT, exists_here

@@ -12,7 +12,7 @@ import pytest
 from small_job import PROJECT, Project
 
 from pipeline import artifacts, ledger, pointers
-from pipeline.config import StorageSettings
+from pipeline.config_results import StorageSettings
 from pipeline.errors import ArtifactError, CatalogError
 from pipeline.refusals import of_system
 from tasks.retries import may_pass, patiently

@@ -4,7 +4,7 @@ import csv
 import re
 from collections import Counter
 
-from pipeline.config import SAMPLE
+from pipeline.config_catalog import SAMPLE
 
 
 def films() -> list[dict[str, str]]:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from small_model import TAXONOMY, make_items, make_model
 
 from pipeline import artifacts, files
-from pipeline.config import ScoringSettings, Settings, make_settings
+from pipeline.config import Settings, make_settings
+from pipeline.config_results import ScoringSettings
 from pipeline.decoding import decode, decode_raw
 from pipeline.errors import CatalogError, FeatureError, ModelError, SettingsError
 from pipeline.network import Inputs

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import SAMPLE, Settings, StorageSettings, make_settings
+from pipeline.config import Settings, make_settings
+from pipeline.config_catalog import SAMPLE
+from pipeline.config_results import StorageSettings
 from pipeline.errors import SettingsError
 from tasks import config
 from tasks.settings_file import render

@@ -15,7 +15,7 @@ from small_model import features, make_model
 
 from pipeline import artifacts, digests, formats
 from pipeline.__main__ import main
-from pipeline.config import CatalogSettings
+from pipeline.config_catalog import CatalogSettings
 from pipeline.explain import contributions
 from pipeline.tag_lists import TagLists
 

@@ -12,7 +12,9 @@ from small_catalog import GOOD, HEADER, clean_csv, clean_files
 from small_model import make_items, make_model
 
 from pipeline.cleaning import clean_tags
-from pipeline.config import CleanSettings, ScoringSettings, make_settings
+from pipeline.config import make_settings
+from pipeline.config_catalog import CleanSettings
+from pipeline.config_results import ScoringSettings
 from pipeline.digests import sha256_of
 from pipeline.errors import CatalogError, SettingsError
 from pipeline.model import Model, load_model
@@ -185,7 +187,7 @@ def test_repair_without_ftfy_says_what_to_install(tmp_path):
         "import sys; sys.modules['ftfy'] = None\n"
         "import pyarrow as pa\n"
         "from pipeline.cleaning import clean_tags\n"
-        "from pipeline.config import CleanSettings\n"
+        "from pipeline.config_catalog import CleanSettings\n"
         "print(clean_tags(pa.array([['A']]), CleanSettings()).tags.to_pylist())\n"
         "clean_tags(pa.array([['A']]), CleanSettings(fix_mojibake=True))\n"
     )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import spelling
-from pipeline.config import CleanSettings
+from pipeline.config_catalog import CleanSettings
 
 ASCII = st.text(st.characters(max_codepoint=127), max_size=12)
 PUNCTUATED = st.text("aB -_#!.&%\t\x1c\x7f'", max_size=8)

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from pipeline import arrow
 from pipeline.clean_rows import Cleaner
-from pipeline.config import ScoringSettings, Settings
+from pipeline.config import Settings
+from pipeline.config_results import ScoringSettings
 from pipeline.counting import Counts
 from pipeline.digests import sha256_of
 from pipeline.errors import ArtifactError

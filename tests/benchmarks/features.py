@@ -277,7 +277,7 @@ def largest_difference(folder: Path) -> float:
     """Return the largest difference of a value to scikit-learn's, column by column of the same tag."""
     from scipy.sparse import load_npz, vstack
 
-    from pipeline.config import CleanSettings
+    from pipeline.config_catalog import CleanSettings
     from pipeline.shards import read_shard
     from pipeline.spelling import normalise
 
