@@ -99,7 +99,7 @@ def sweep(root: Path) -> None:
     """Clear what is left in work/ of what is published: its process was killed between the two."""
     for work in (root / "work").iterdir():
         # Nothing else there is one: a link to a published directory may lie there, half made.
-        if FINGERPRINT.fullmatch(work.name) and any(exists(folder) for folder in root.glob(f"*/{work.name}")):
+        if FINGERPRINT.fullmatch(work.name) and any(stands(folder) for folder in root.glob(f"*/{work.name}")):
             with held(work / LOCK):
                 clear_work(work)
 
@@ -142,6 +142,16 @@ def exists(folder: Path) -> bool:
     from pipeline import remote_folders
 
     return remote_folders.exists(remote, folder)
+
+
+def stands(folder: Path) -> bool:
+    """Return what `exists` says, for who only looks: a directory of this machine that cannot be read is not there."""
+    try:
+        return exists(folder)
+    except ArtifactError:
+        if remote_with(folder) is not None:
+            raise
+        return False
 
 
 def at_hand(folder: Path) -> Path:

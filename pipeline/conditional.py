@@ -29,6 +29,23 @@ _in_memory = threading.Lock()
 Write = Callable[[Any, str, bytes, str], bool]
 
 
+def write(scheme: str, fs: Any, path: str, data: bytes) -> None:
+    """Write an object whole, whatever was there."""
+    if scheme in _WRITES:
+        fs.pipe_file(path, data)
+    else:
+        _put_whole(fs, path, data)
+
+
+def remove(fs: Any, path: str) -> None:
+    """Remove an object, if it is there; of one that is not HDFS says only that it could not (EIO)."""
+    try:
+        fs.rm_file(path)
+    except OSError:
+        if fs.exists(path):
+            raise
+
+
 def write_if(scheme: str, fs: Any, path: str, data: bytes, *, tag: str) -> bool:
     """Write an object if it has this tag, ABSENT for none, and return whether it was; what the libraries raise passes.
 
@@ -96,8 +113,7 @@ def _put_whole(fs: Any, path: str, data: bytes) -> None:
     fs.makedirs(folder, exist_ok=True)
     try:
         fs.pipe_file(temporary, data)
-        with suppress(FileNotFoundError):
-            fs.rm_file(path)
+        remove(fs, path)
         fs.mv(temporary, path)
     except BaseException:
         with suppress(Exception):

@@ -121,10 +121,20 @@ def here(path: str) -> str:
     return str(folder / known["name"])
 
 
+def expect(url: str, digest: str) -> None:
+    """Let this process read the version of this digest, where it is here, as the process has it that was told of it."""
+    if is_url(url):
+        name = _copy_name(url, digest)
+        with suppress(OSError):
+            _asked[url] = {"name": name, "version": [(_folder(url) / name).stat().st_size]}
+
+
 def forget(url: str) -> None:
-    """Let the copies of a file that are here be brought again: one of them is not what it was."""
+    """Let the copy that `here` gives be brought again: it is not what it was."""
+    path = Path(here(url))
     _asked.pop(url, None)
-    (_folder(url) / FACTS).unlink(missing_ok=True)
+    with held(path.with_name("lock")):
+        path.unlink(missing_ok=True)
 
 
 def _bring(url: str, folder: Path) -> dict[str, Any]:
@@ -147,13 +157,17 @@ def _bring(url: str, folder: Path) -> dict[str, Any]:
 
 def _copied(url: str, temporary: Path) -> tuple[str, str]:
     """Return the name of a copy, and its SHA-256."""
-    from pipeline.inputs import extensions
-
     _free(temporary.parent)
     with _named(url):
         filesystem(url).get_file(url, str(temporary))
     content = sha256_of(temporary)
-    return content + "".join(extensions(name_of(url))), content
+    return _copy_name(url, content), content
+
+
+def _copy_name(url: str, digest: str) -> str:
+    from pipeline.inputs import extensions
+
+    return digest + "".join(extensions(name_of(url)))
 
 
 def _free(folder: Path) -> None:

@@ -75,7 +75,7 @@ def judge(gate: GateSettings, material: Material, folder: Path, *, model: str) -
 def figures(gate: GateSettings, material: Material, model: str) -> tuple[str, list[Check]]:
     """Return in words what the model was compared with, and all checks; none of the model that was accepted last.
 
-    The last of them counts most: that of whole paths.
+    The last of those that are passed counts most: parity, before whole paths.
     """
     if material.last is not None and material.last.name == model:
         return "it is the last accepted model itself", []
@@ -86,10 +86,25 @@ def figures(gate: GateSettings, material: Material, model: str) -> tuple[str, li
     names = [f"{name} of the {part} part" for name in (*taxonomy.levels, "path")]
     ours = right(new, items, taxonomy)
     compared, theirs = _last(material.last, items, taxonomy)
-    own = list(general(gate, new, some_items(material.scored), evaluation))
+    scored = some_items(material.scored)
+    own, last = list(general(gate, new, scored, evaluation)), agreement(evaluation, scored.num_rows)
     if theirs is None:
-        return compared, [*own, *floors(ours, majority(evaluation, items, taxonomy), names)]
-    return compared, [*own, *drops(gate, ours, theirs, names)]
+        return compared, [*own, *floors(ours, majority(evaluation, items, taxonomy), names), last]
+    return compared, [*own, *drops(gate, ours, theirs, names), last]
+
+
+def agreement(evaluation: dict[str, Any], n_items: int) -> Check:
+    """Return the check of parity, which is asked of any number of items."""
+    parity = evaluation["parity"]
+    text = f"largest difference between NumPy's probabilities and the engine's {parity:.2g}, {PARITY:g} would pass"
+    return Check(AGREEMENT, parity, PARITY, n_items, parity <= PARITY, text)
+
+
+def require_agreement(export: Path) -> None:
+    """Raise ModelError where a model was published that computes something else than the engine, and no gate looks."""
+    check = agreement(json.loads((export / "evaluation.json").read_text("utf-8")), 0)
+    if not check.passed:
+        raise ModelError(f"model {export.name[:12]}: {check.text}; python -m tasks invalidate train, then run again")
 
 
 def is_accepted(gate: GateSettings, model: str) -> bool:
@@ -149,10 +164,8 @@ def majority(evaluation: dict[str, Any], items: pa.Table, taxonomy: Taxonomy) ->
 
 
 def general(gate: GateSettings, model: Model, items: pa.Table, evaluation: dict[str, Any]) -> Iterator[Check]:
-    """Yield the checks that need no other model: parity, coverage, the largest class of the top level, calibration."""
-    n, parity = items.num_rows, evaluation["parity"]
-    text = f"largest difference between NumPy's probabilities and the engine's {parity:.2g}, {PARITY:g} would pass"
-    yield Check(AGREEMENT, parity, PARITY, n, parity <= PARITY, text)
+    """Yield the checks that need no other model: coverage, the largest class of the top level, calibration."""
+    n = items.num_rows
     if n and len(model.transform.vocabulary):
         share = float(covered(model, items).mean())
         text = f"items with a tag that it knows {share:.1%} ({n:,} items), [gate] min_coverage = {gate.min_coverage:g}"

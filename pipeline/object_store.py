@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.conditional import ABSENT, HIDDEN, tag_of, write_if
+from pipeline.conditional import ABSENT, HIDDEN, remove, tag_of, write, write_if
 from pipeline.errors import ArtifactError
 from pipeline.stores import filesystem, told
 
@@ -49,7 +48,14 @@ class ObjectStore:
         return f"{self.url}/{key}"
 
     def list(self, prefix: str = "") -> dict[str, Entry]:
-        """Return the objects whose key is this, or lies below it."""
+        """Return the objects whose key is this, or lies below it, but for those that are being written."""
+        return {key: entry for key, entry in self._listed(prefix).items() if f"/{HIDDEN}" not in key}
+
+    def unfinished(self) -> dict[str, Entry]:
+        """Return what is being written under another name, or was when its writer was killed."""
+        return {key: entry for key, entry in self._listed("").items() if f"/{HIDDEN}" in key}
+
+    def _listed(self, prefix: str) -> dict[str, Entry]:
         with told(self.url_of(prefix)):
             try:
                 found = self._fs.find(self._path(prefix), detail=True)
@@ -57,7 +63,7 @@ class ObjectStore:
                 return {}
         start = len(self._path("")) + 1
         entries = (_entry(path[start:], facts) for path, facts in found.items() if facts["type"] == "file")
-        return {entry.key: entry for entry in entries if not entry.key.endswith("/") and f"/{HIDDEN}" not in entry.key}
+        return {entry.key: entry for entry in entries if not entry.key.endswith("/")}
 
     def read(self, key: str) -> Found | None:
         """Return an object, None where there is none."""
@@ -75,7 +81,7 @@ class ObjectStore:
         """Write a small object, whatever was there."""
         with told(self.url_of(key)):
             self._make_parent(key)
-            self._fs.pipe_file(self._path(key), data)
+            write(self.scheme, self._fs, self._path(key), data)
 
     def write_if(self, key: str, data: bytes, *, tag: str = ABSENT) -> bool:
         """Write a small object if it has this tag, or is not there; return whether these data are there now."""
@@ -117,8 +123,8 @@ class ObjectStore:
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is not there is none."""
         for key in keys:
-            with told(self.url_of(key)), suppress(FileNotFoundError):
-                self._fs.rm_file(self._path(key))
+            with told(self.url_of(key)):
+                remove(self._fs, self._path(key))
 
     @property
     def _fs(self) -> Any:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 
+from pipeline.errors import ArtifactError
 from pipeline.object_store import Entry
 from pipeline.remote import Remote
 
@@ -40,8 +41,11 @@ def needed(remote: Remote) -> set[str]:
     for key, entry in remote.objects.list(PREFIX).items():
         lease = None if is_over(remote, entry) else remote.objects.read(key)
         if lease is not None:
-            with suppress(ValueError, TypeError):  # Not what a process of ours has written.
+            try:
                 found |= set(json.loads(lease.content))
+            except (ValueError, TypeError) as error:
+                what = f"does not say what a process needs ({error})"
+                raise ArtifactError(f"{remote.objects.url_of(key)}: {what}; remove it") from None
     return found
 
 

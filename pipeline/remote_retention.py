@@ -48,6 +48,7 @@ def clean(remote: Remote, *, keep_runs: int, dry_run: bool = False) -> list[Remo
     gone = [each for each in there.values() if each.manifest is not None and not _stays(remote, each, kept)]
     plans = [path for path, plan in found.plans if not found.stays(remote.place(path), plan)]
     left = [*_unlisted(remote, there, named), *remote_leases.over(remote)]
+    left += [entry for entry in remote.objects.unfinished().values() if remote_leases.is_over(remote, entry)]
     files = [entry for each in gone for entries in each.attempts.values() for entry in entries]
     removed = [Removed(each.place, sum(entry.size for entry in _files(each))) for each in gone]
     removed += [Removed(remote.place(path), path.stat().st_size) for path in plans]

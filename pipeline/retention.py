@@ -9,7 +9,6 @@ Of what a training started from the model itself is kept, not what that was made
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,9 +168,12 @@ def _directories(root: Path, kept: set[str]) -> Iterator[Path]:
 
 
 def _upstreams(folder: Path) -> set[str]:
-    with suppress(ArtifactError):
+    try:
         return set(artifacts.manifest(folder)["upstreams"].values())
-    return set()
+    except ArtifactError as error:
+        if error.__cause__ is not None:  # It could not be read, and may be one that is kept.
+            raise
+        return set()
 
 
 def _old_plans(root: Path, found: Plans) -> list[Path]:

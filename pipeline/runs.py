@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline import pointers
-from pipeline.artifacts import exists, manifest, published_at
+from pipeline.artifacts import manifest, published_at, stands
 from pipeline.errors import ArtifactError
 from pipeline.plans import places, read_plan
 from pipeline.pointers import Pointer
@@ -38,7 +38,7 @@ def standing(root: Path) -> list[Pointer]:
     """
     known = {(pointer.date, pointer.run): pointer for pointer in _planned(root)}
     known |= {(pointer.date, pointer.run): pointer for pointer in pointers.of_dates(root)}
-    there = [pointer for pointer in known.values() if exists(root / pointer.folder)]
+    there = [pointer for pointer in known.values() if stands(root / pointer.folder)]
     return sorted(there, key=lambda pointer: (pointer.date, published_at(root / pointer.folder)))
 
 
@@ -121,7 +121,7 @@ def _last_of(root: Path, stage: str, facts: Mapping[str, object]) -> str | None:
     found = []
     for folder in published(root):
         with suppress(ArtifactError):
-            if folder.parent.name == stage and facts.items() <= manifest(folder).items() and exists(folder):
+            if folder.parent.name == stage and facts.items() <= manifest(folder).items() and stands(folder):
                 found.append((published_at(folder)[0], f"{stage}/{folder.name}"))
     return max(found)[1] if found else None
 

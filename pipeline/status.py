@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.artifacts import address, exists, manifest, published_at
+from pipeline.artifacts import address, manifest, published_at, stands
 from pipeline.ledger import FAILED, KILLED, Entry
 from pipeline.locks import holder
 
@@ -33,7 +33,7 @@ class StageState:
 def state_of(stage: str, folder: Path, *, work: Path, failure: str | None = None) -> StageState:
     """Return the state of a stage that publishes this directory; `work` is where it is built, and locked meanwhile."""
     process = holder(work / "lock")
-    if not exists(folder):
+    if not stands(folder):
         state: State = "running" if process is not None else "damaged" if folder.exists() else "missing"
         return StageState(stage, state, folder.name, str(folder), process=process, failure=failure)
     moment, n_bytes = published_at(folder)

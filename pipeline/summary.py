@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import address, exists, manifest, verified
+from pipeline.artifacts import address, manifest, stands, verified
 from pipeline.changes import COUNTS, FILE, line
 from pipeline.pointers import Pointer, latest, pinned
 from pipeline.remote import remote_of
@@ -25,7 +25,7 @@ def closing(root: Path, pointer: Pointer, *, clean: Path, scored: Path, reason: 
     summary = _read(root / pointer.folder, "summary.json")
     parts = []
     for folder, title in {clean: "to learn from", scored: "rows" if clean == scored else "to score"}.items():
-        if exists(folder):  # It may have been removed since the model was made from it.
+        if stands(folder):  # It may have been removed since the model was made from it.
             parts.append(row_lines(title, _read(folder, "statistics.json")))
     parts.append(accuracy_lines(_read(root / "export" / pointer.model, "evaluation.json")))
     parts.append(example_lines(summary["examples"]))

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# A secret may hold a slash; digits and a slash behind the colon are a port.
-_PASSWORD = re.compile(r"://[^/@:\s]*:(?!\d+/)[^@\s]*@(?:[^/@\s]*@)*")
+# A secret may hold a slash; where a host is named, digits and a slash behind the colon are a port.
+_PASSWORD = re.compile(r"(\b(?:s3a?|gs|gcs)://[^/@:\s]*:|://[^/@:\s]*:(?!\d+/))[^@\s]*@(?:[^/@\s]*@)*")
 _SIGNATURE = re.compile(r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|Signature|sig)=)[^&\s]+", re.I)
 
 
@@ -43,10 +43,16 @@ def without_password(text: str) -> str:
 
     >>> without_password("root = s3://name:wo/rd@bucket/films.csv")
     'root = s3://...@bucket/films.csv'
+    >>> without_password("s3://key:12/ab@bucket/films.csv"), without_password("hdfs://host:8020/films@home.csv")
+    ('s3://...@bucket/films.csv', 'hdfs://host:8020/films@home.csv')
     >>> without_password("items = https://store/films.csv?sig=abc&v=1")
     'items = https://store/films.csv?sig=...&v=1'
     """
-    return _SIGNATURE.sub(r"\1...", _PASSWORD.sub("://...@", text))
+    return _SIGNATURE.sub(r"\1...", _PASSWORD.sub(_before_password, text))
+
+
+def _before_password(found: re.Match[str]) -> str:
+    return found[1].partition("://")[0] + "://...@"
 
 
 def name_of(path: str) -> str:

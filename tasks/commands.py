@@ -8,12 +8,12 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts, forgetting, invalidation, leases, pointers, reasons, retention, runs, verification
 from pipeline.config import Settings
-from pipeline.config_results import StorageSettings
 from pipeline.doctor import examine, lines
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import engine_name
@@ -127,19 +127,18 @@ def verify(chosen: argparse.Namespace, flags: Flags) -> int:
         need(root, known)
         folders = [path for path in verification.published(root) if path.name in known]
         damages = list(verification.damaged_pointers(root)) if name is None else []
-        storage = config.load().storage
-        by_folder = {folder: damages_of(folder, storage) for folder in folders}
-        if any(by_folder.values()):  # What another process has removed or made again meanwhile is not damaged.
-            folders = [path for path in verification.published(root) if path in by_folder]
-            by_folder = {path: by_folder[path] and damages_of(path, storage) for path in folders}
-        damages += [damage for found in by_folder.values() for damage in found]
+        by_folder, unread = damages_of(folders)
+        if by_folder:  # What another process has removed or made again meanwhile is not damaged.
+            folders = [path for path in verification.published(root) if path in folders]
+            by_folder, more = damages_of([path for path in folders if path in by_folder])
+            unread += more
+        damages += [*(damage for found in by_folder.values() for damage in found), *unread]
     if chosen.json:
         _print_json({"directories": len(folders), "damages": damages})
     else:
         print("\n".join([*damages, f"{len(folders)} directories verified, {len(damages) or 'no'} damages"]))
-    for folder, found in by_folder.items():
-        if found:  # After the words: a root that cannot be written can be verified too.
-            artifacts.disown(folder)
+    for folder in by_folder:  # After the words: a root that cannot be written can be verified too.
+        artifacts.disown(folder)
     return 1 if damages else 0
 
 
@@ -207,17 +206,27 @@ def clean(chosen: argparse.Namespace, flags: Flags) -> int:
     return 0
 
 
-def damages_of(folder: Path, storage: StorageSettings) -> list[str]:
-    """Return what is damaged of a directory; raises ArtifactError where it cannot be read, and may be whole.
+def damages_of(folders: Iterable[Path]) -> tuple[dict[Path, list[str]], list[str]]:
+    """Return what is damaged of each directory that is, and a line for each that cannot be read, and may be whole.
 
     What a disk cannot read after all tries is damaged.
     """
-    try:
-        return patiently(lambda: list(artifacts.damages(folder)), storage, note=config.note)
-    except ArtifactError as error:
-        if not is_broken(error):
-            raise
-        return [str(error)]
+    storage, damaged, unread = config.load().storage, dict[Path, list[str]](), list[str]()
+    for folder in folders:
+        try:
+            found = patiently(partial(_damages, folder), storage, note=config.note)
+        except ArtifactError as error:
+            if not is_broken(error):
+                unread.append(str(error))
+                continue
+            found = [str(error)]
+        if found:
+            damaged[folder] = found
+    return damaged, unread
+
+
+def _damages(folder: Path) -> list[str]:
+    return list(artifacts.damages(folder))
 
 
 def need(root: Path, fingerprints: Collection[str]) -> None:

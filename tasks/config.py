@@ -259,13 +259,23 @@ def opened(storage: StorageSettings) -> Path:
     Raises ArtifactError where the store refuses, or does not answer after all tries, SettingsError for a root that
     cannot be a directory.
     """
-    if not is_url(storage.root):
-        place = next(path for path in (Path(storage.root), *Path(storage.root).absolute().parents) if path.exists())
-        if not place.is_dir():
-            raise SettingsError(
-                f"[storage] root = {storage.root}: {place} is no directory; name another [storage] root"
-            )
-    return patiently(lambda: open_root(storage), storage, note=note)
+
+    def opened() -> Path:
+        if not is_url(storage.root):
+            _check_root(storage.root)
+        return open_root(storage)
+
+    return patiently(opened, storage, note=note)
+
+
+def _check_root(root: str) -> None:
+    try:
+        place = next(path for path in (Path(root), *Path(root).absolute().parents) if path.exists())
+        what = None if place.is_dir() else f"{place} is no directory"
+    except OSError as error:  # The name is too long, or a share is away.
+        raise SettingsError(f"[storage] root = {root}: {error.strerror}; name another [storage] root") from error
+    if what is not None:
+        raise SettingsError(f"[storage] root = {root}: {what}; name another [storage] root")
 
 
 def note(text: str) -> None:

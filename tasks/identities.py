@@ -11,14 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import downloads, files, invalidation, leases, remote_leases
+from pipeline.config import Settings
 from pipeline.digests import Digests
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.identity import Identity, identify
 from pipeline.identity import with_last_accepted as by_last_accepted
 from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
+from pipeline.manifests import is_broken
 from pipeline.plans import mend, read_plan
-from pipeline.refresh import CHANGED, PINNED, TRAINS, Choice, choose, last_model, planned
+from pipeline.refresh import CHANGED, PINNED, Origin, choose, last_model, planned
 from pipeline.remote import remote_of, root_of
 from pipeline.urls import is_url
 from tasks import config, logs
@@ -83,6 +85,14 @@ def current_identity(date: datetime.date) -> Identity:
     """Return the identity that the settings and the input files of a date have now; raises SettingsError."""
     settings = with_date(config.load(), date)
     root = config.opened(settings.storage)
+    try:
+        return patiently(partial(_found, settings, root, date), settings.storage, note=config.note)
+    except OSError as error:
+        what = f"{error.filename}: cannot be read ({error.strerror})"
+        raise SettingsError(f"input: {what}; run the same command again when it can be") from error
+
+
+def _found(settings: Settings, root: Path, date: datetime.date) -> Identity:
     if not looking_on.get():
         _mend_plans(root)
     digests = Digests(root / "digests.json")
@@ -90,15 +100,7 @@ def current_identity(date: datetime.date) -> Identity:
     digest = cache(partial(_digest, digests))
     again = invalidation.invalidated(root)
 
-    def identified(choice: Choice = TRAINS) -> Identity:
-        found = partial(identify, settings, digest, choice, invalidated=again)
-        try:
-            return patiently(found, settings.storage, note=config.note)
-        except OSError as error:
-            what = f"{error.filename}: cannot be read ({error.strerror})"
-            raise SettingsError(f"input: {what}; run the same command again when it can be") from error
-
-    identity = identified()
+    identity = identify(settings, digest, invalidated=again)
     engine = identity.settings.training.engine
     if find_spec(engine) is None:
         raise SettingsError(f"[training] engine = {engine}: is not installed; install it, or set auto")
@@ -109,18 +111,27 @@ def current_identity(date: datetime.date) -> Identity:
         spark.check(settings)
     if settings.training.refresh != CHANGED or settings.training.warm_start == LAST:
         # The plan decides where it is written already: what is published may have changed since.
-        last = last_model(root, until=str(date))
+        last = _last_model(root, date)
         if last is not None and settings.training.refresh != PINNED and rests_on(root, last.fingerprint, again):
             last = None
         choice = planned(root / plan_name(date, identity)) or choose(
             settings.training, date, last, recipe=identity.recipe, basis=identity.basis
         )
-        identity = identified(choice)
+        identity = identify(settings, digest, choice, invalidated=again)
     if digests.changed and not looking_on.get():
         # A memory that only saves time; the plan is the first file that must be written.
         with suppress(ArtifactError):
             files.write_text(digests.memory, digests.as_json(), work=root / "work")
     return identity
+
+
+def _last_model(root: Path, date: datetime.date) -> Origin | None:
+    try:
+        return last_model(root, until=str(date))
+    except ArtifactError as error:
+        if not is_broken(error):
+            raise
+        return None  # No disk will read it again; `verify` tells of it.
 
 
 def _digest(digests: Digests, path: str) -> str | None:

@@ -92,7 +92,12 @@ class ScoreCatalog(Stage):
 
     def scorer(self) -> Callable[[Path, Progress], None]:
         """Return what scores the clean items into a directory: this machine, or Spark."""
-        model, scored = self.read("export") / "model.h5", self.read("scored")
+        export, scored = self.read("export"), self.read("scored")
+        if not self.settings.gate.enabled:
+            from pipeline.gate import require_agreement
+
+            require_agreement(export)
+        model = export / "model.h5"
         if self.settings.scoring.engine == "spark":
             from tasks.spark import run_on_spark
 

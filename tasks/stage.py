@@ -131,7 +131,15 @@ class Stage(Dated):
         Else nobody would make that again as long as these are there. They stay as they are: `publish` finds them.
         """
         done = super().complete
-        return bool(self.patiently(done)) and not self.rests_on_damage()
+        try:
+            there = self.patiently(done)
+        except ArtifactError as error:
+            if not is_broken(error):
+                raise
+            if not identities.looking_on.get():
+                artifacts.disown(self.folder)
+            return False
+        return bool(there) and not self.rests_on_damage()
 
     def rests_on_damage(self) -> bool:
         """Return whether a directory before this one, directly or not, was found damaged and not made again yet."""

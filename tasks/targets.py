@@ -48,7 +48,7 @@ class PointerTarget(luigi.Target):
         if pointer is None or pointer.run != self.run or latest is None:
             return False
         beside = (place for place in (pointer.changes, pointer.report) if place is not None)
-        return all(artifacts.exists(self.path.parents[1] / place) for place in beside)
+        return all(artifacts.stands(self.path.parents[1] / place) for place in beside)
 
     def __str__(self) -> str:
         return f"{self.path} -> {self.run}"

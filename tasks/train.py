@@ -87,6 +87,6 @@ class TrainModel(Stage):
         """Return the model file that training starts from, as it was when the run was planned; None for none."""
         chosen = self.identity.choice.start
         if chosen is not None:
-            return artifacts.verified(self.root / "export" / chosen, "model.h5")
+            return self.patiently(lambda: artifacts.verified(self.root / "export" / chosen, "model.h5"))
         files = self.identity.inputs.get("start", ())
         return artifacts.unchanged(Path(here(files[0].path)), files[0].digest or "") if files else None

@@ -63,6 +63,10 @@ def test_a_process_goes_on_with_the_version_that_it_was_told_of(store):
     downloads.digest("memory://in/films.csv")  # as another process does
     downloads._asked.update(told)
     assert Path(downloads.here("memory://in/films.csv")).read_text() == "one"
+    downloads._asked.clear()  # a process of its own, as that of Spark
+    assert Path(downloads.here("memory://in/films.csv")).read_text() == "two"
+    downloads.expect("memory://in/films.csv", told["memory://in/films.csv"]["sha256"])
+    assert Path(downloads.here("memory://in/films.csv")).read_text() == "one"
 
 
 def test_a_copy_that_has_changed_is_refused_and_brought_again(store):

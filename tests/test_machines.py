@@ -1,5 +1,6 @@
 """A root in an object store when another machine comes between two requests, or the store gives no answer."""
 
+import datetime
 from contextlib import contextmanager
 
 import pytest
@@ -118,10 +119,15 @@ def test_a_lease_that_the_store_did_not_take_is_written_by_the_next_try(machine,
     assert "1a" in remote_leases.needed(remote_of(root))
 
 
-def test_a_lease_that_nobody_can_read_holds_nothing_up(machine, memory):
-    root = machine()
-    memory.pipe_file("/bucket/root/in-use/there-1-2.json", b"not JSON")
-    assert retention.clean(root, keep_runs=1) == []
+def test_a_lease_that_nobody_can_read_holds_retention_up_until_it_is_over(machine, memory):
+    root, name = machine(), "/bucket/root/in-use/there-1-2.json"
+    publish(root)
+    memory.pipe_file(name, b"not JSON")
+    with pytest.raises(ArtifactError, match=r"in-use/there-1-2.json: does not say what a process needs .*; remove it"):
+        retention.clean(root, keep_runs=1)
+    memory.store[name].created -= datetime.timedelta(hours=49)
+    memory.store[name].modified -= datetime.timedelta(hours=49)
+    assert "in-use/there-1-2.json" in [found.path for found in retention.clean(root, keep_runs=1)]
 
 
 def test_a_pointer_that_is_removed_while_it_is_amended_stays_removed(machine, memory, between):

@@ -1,6 +1,7 @@
 """A root in an object store, without a job: what is published, fetched, pointed to and removed."""
 
 import datetime
+import errno
 import json
 import threading
 
@@ -340,6 +341,14 @@ def test_a_store_by_way_of_arrow_as_hdfs_is_has_all_that_is_needed(tmp_path, mon
     """The wrapper that fsspec has for HDFS, over a file system of this machine."""
     arrow = ArrowFSWrapper(pyarrow.fs.LocalFileSystem())
     monkeypatch.setitem(stores._opened, ("hdfs", "host:8020"), arrow)
+    plain = arrow.rm_file
+
+    def rm_file(path):
+        if not arrow.exists(path):
+            raise OSError(errno.EIO, "HDFS says no more of what is absent")
+        plain(path)
+
+    monkeypatch.setattr(arrow, "rm_file", rm_file)
     store = ObjectStore(f"hdfs://host:8020{tmp_path}/root")
     assert store.list() == {} and store.read("a/b") is None
     assert store.write_if("a/b", b"1") and not store.write_if("a/b", b"2")
@@ -360,6 +369,11 @@ def test_a_store_by_way_of_arrow_as_hdfs_is_has_all_that_is_needed(tmp_path, mon
     store.change("a/b", lambda _: b"13!")
     assert seen == [(["c/d/e"], None)] and store.read("a/b").content == b"13!"  # at most none, never half of it
     store.remove(["a/b"])
+    store.write("in-use/x", b"[]")
+    (tmp_path / "root" / "a").mkdir(exist_ok=True)
+    (tmp_path / "root" / "a" / ".b.0123").touch()
+    assert list(store.unfinished()) == ["a/.b.0123"] and sorted(store.list()) == ["c/d/e", "in-use/x"]
+    store.remove(["a/.b.0123", "in-use/x"])
     assert store.write_if("a/b", b"13")
     assert abs((datetime.datetime.now(datetime.UTC) - store.list("c")["c/d/e"].modified).total_seconds()) < 60
     store.remove(["a/b", "absent"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_job import PROJECT, Project
 
-from pipeline import artifacts, ledger, pointers
+from pipeline import artifacts, invalidation, ledger, pointers
 from pipeline.config_results import StorageSettings
 from pipeline.errors import ArtifactError, CatalogError
 from pipeline.refusals import of_system
@@ -123,50 +123,68 @@ def test_a_night_goes_on_after_a_moment_of_a_full_disk(project, name, task):
     assert set(project.stages_since(before)) <= {"score"}
 
 
-# Of the processes of a job one meets, once, a table of open files that is full, or an input on a share that is away.
-FAILING_ONCE = """
-import errno, io, os, pathlib
+# The processes of a job meet, so many times in all, a table of open files that is full, a share that is away ...
+FAILING = """
+import errno, io, os
 plain = io.open
-def once(path, mode="r", *rest, **options):
-    failed = os.path.exists(os.environ["FAILED"]) and not os.environ.get("ALWAYS")
-    if "r" in mode and str(path).endswith(os.environ["FAILS"]) and not failed:
-        pathlib.Path(os.environ["FAILED"]).touch()
-        code = getattr(errno, os.environ["CODE"])
-        raise OSError(code, os.strerror(code), str(path))
+def failing(path, mode="r", *rest, **options):
+    if "r" in mode and str(path).endswith(os.environ["FAILS"]):
+        with plain(os.environ["FAILED"], "a+") as failed:
+            if failed.tell() < int(os.environ["TIMES"]):
+                failed.write(".")
+                code = getattr(errno, os.environ["CODE"])
+                raise OSError(code, os.strerror(code), str(path))
     return plain(path, mode, *rest, **options)
-io.open = once
+io.open = failing
 """
 
 
-def fail_once(project, folder: Path, name: str, code: str) -> Path:
-    """Let reading a file fail once, and return the path of a file that is there when it has."""
-    (folder / "sitecustomize.py").write_text(FAILING_ONCE)
-    failed = folder / "failed"
-    project.environment |= {"PYTHONPATH": f"{folder}:{PROJECT}", "FAILS": name, "FAILED": str(failed), "CODE": code}
+def fail(project, folder: Path, name: str, code: str, *, times: int = 1) -> Path:
+    """Let reading a file fail, and return a file that has a character for each time."""
+    (folder / "sitecustomize.py").write_text(FAILING)
+    failed, path = folder / "failed", f"{folder}:{PROJECT}"
+    failed.touch()
+    known = {"FAILS": name, "FAILED": str(failed), "CODE": code, "TIMES": str(times)}
+    project.environment |= {"PYTHONPATH": path, **known}
     return failed
 
 
-@pytest.mark.parametrize(("name", "code"), [("parameters.h5", "EMFILE"), ("items.csv", "ESTALE")])
+@pytest.mark.parametrize(
+    ("name", "code"), [("parameters.h5", "EMFILE"), ("items.csv", "ESTALE"), ("invalidated.json", "EMFILE")]
+)
 def test_what_cannot_be_read_once_is_read_again_and_nothing_is_made_anew_for_it(project, tmp_path, name, code):
-    failed = fail_once(project, tmp_path, name, code)
+    if name == "invalidated.json":
+        invalidation.invalidate(project.root, {"train": "0" * 64})
+    failed = fail(project, tmp_path, name, code)
     if name == "items.csv":
         os.utime(project.folder / name)  # so that it is read again
     before = project.results()
     project.score("--export-storage", "float16", "--storage-tries", "2", "--storage-retry-delay", "0")
-    assert failed.exists()
+    assert failed.read_text() == "."
     assert set(project.stages_since(before)) == {"export", "score"}
 
 
-@pytest.mark.parametrize(("code", "always", "exits"), [("EIO", "", 0), ("EIO", "1", 1), ("EMFILE", "1", 1)])
-def test_verify_takes_for_damaged_only_what_stays_so(project, tmp_path, code, always, exits):
-    failed, (model,) = fail_once(project, tmp_path, "model.h5", code), project.root.glob("export/*/model.h5")
+def test_what_the_disk_itself_cannot_read_is_made_again(project, tmp_path):
+    (clean,) = project.root.glob("clean/*/manifest.json")
+    fail(project, tmp_path, str(clean.relative_to(project.root)), "EIO", times=2)
+    before = project.results()
+    project.score("--storage-tries", "2", "--storage-retry-delay", "0", date="2026-11-24")
+    assert project.stages_since(before) == ["clean"]
+
+
+@pytest.mark.parametrize(("code", "times", "exits"), [("EIO", 1, 0), ("EIO", 99, 1), ("EMFILE", 99, 1)])
+def test_verify_takes_for_damaged_only_what_stays_so(project, tmp_path, code, times, exits):
+    fail(project, tmp_path, "model.h5", code, times=times)
+    (model,), clean = project.root.glob("export/*/model.h5"), next(project.root.glob("clean/*/items.parquet"))
+    if code == "EMFILE":
+        clean.write_bytes(b"damaged")
     command = [sys.executable, "-m", "tasks", "verify", "--storage-tries", "2", "--storage-retry-delay", "0"]
-    environment = project.known_environment() | {"ALWAYS": always}
+    environment = project.known_environment()
     done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=120)
-    assert failed.exists() and done.returncode == exits, done
+    assert done.returncode == exits, done
     assert "model.h5: cannot be read" in done.stdout + done.stderr
-    is_damaged = (code, always) == ("EIO", "1")  # and will be made again
-    assert artifacts.exists(model.parent) != is_damaged
+    assert artifacts.exists(model.parent) == ((code, times) != ("EIO", 99))  # else it is made again
+    assert artifacts.exists(clean.parent) == (code == "EIO")  # whatever else cannot be read
 
 
 def planned_name(project, *flags: str) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.cleaning import clean
 from pipeline.config import Settings
+from pipeline.downloads import expect
 from pipeline.inputs import Role
 from pipeline.model import load_rules
 from pipeline.progress import Progress
@@ -39,6 +40,8 @@ def clean_on_spark(
 
     The rules are those of a model's file where one is given. With [clean] fix_mojibake the executors need ftfy.
     """
+    for path, digest in expected.items():
+        expect(path, digest)
     lists = None
     if model_file is not None:
         settings, lists = load_rules(model_file, settings)
