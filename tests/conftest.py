@@ -16,6 +16,7 @@ from remote_root import URL
 from report_job import run_two_nights
 from s3_server import S3, serving
 from small_job import SETTINGS, Project, write_items
+from small_nights import Nights
 from xdist.scheduler import LoadFileScheduling
 
 from pipeline import stores
@@ -125,3 +126,9 @@ def machine(tmp_path: Path, memory: Any) -> Callable[..., Path]:
         return open_root(StorageSettings(root=URL, local=str(tmp_path / name), **settings))
 
     return root_of
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Nights:
+    """A root of published runs of small directories."""
+    return Nights(tmp_path / "artifacts")
