@@ -20,7 +20,7 @@ from pipeline.inputs import LAST, with_date
 from pipeline.invalidation import rests_on
 from pipeline.manifests import is_broken
 from pipeline.plans import mend, read_plan
-from pipeline.refresh import CHANGED, PINNED, Origin, choose, last_model, planned
+from pipeline.refresh import CHANGED, PINNED, choose, last_model, planned
 from pipeline.remote import remote_of, root_of
 from pipeline.urls import is_url
 from tasks import config, logs
@@ -85,21 +85,27 @@ def current_identity(date: datetime.date) -> Identity:
     """Return the identity that the settings and the input files of a date have now; raises SettingsError."""
     settings = with_date(config.load(), date)
     root = config.opened(settings.storage)
+    found = partial(_found, settings, root, date)
     try:
-        return patiently(partial(_found, settings, root, date), settings.storage, note=config.note)
+        try:
+            return patiently(found, settings.storage, note=config.note)
+        except ArtifactError as error:
+            if not is_broken(error):
+                raise
+            # The last model: no disk will read it again, and `verify` tells of it.
+            return patiently(partial(found, has_last=False), settings.storage, note=config.note)
     except OSError as error:
         what = f"{error.filename}: cannot be read ({error.strerror})"
         raise SettingsError(f"input: {what}; run the same command again when it can be") from error
 
 
-def _found(settings: Settings, root: Path, date: datetime.date) -> Identity:
+def _found(settings: Settings, root: Path, date: datetime.date, *, has_last: bool = True) -> Identity:
     if not looking_on.get():
         _mend_plans(root)
     digests = Digests(root / "digests.json")
     # Asked twice about a file, it must not have changed in between.
     digest = cache(partial(_digest, digests))
     again = invalidation.invalidated(root)
-
     identity = identify(settings, digest, invalidated=again)
     engine = identity.settings.training.engine
     if find_spec(engine) is None:
@@ -111,7 +117,7 @@ def _found(settings: Settings, root: Path, date: datetime.date) -> Identity:
         spark.check(settings)
     if settings.training.refresh != CHANGED or settings.training.warm_start == LAST:
         # The plan decides where it is written already: what is published may have changed since.
-        last = _last_model(root, date)
+        last = last_model(root, until=str(date)) if has_last else None
         if last is not None and settings.training.refresh != PINNED and rests_on(root, last.fingerprint, again):
             last = None
         choice = planned(root / plan_name(date, identity)) or choose(
@@ -123,15 +129,6 @@ def _found(settings: Settings, root: Path, date: datetime.date) -> Identity:
         with suppress(ArtifactError):
             files.write_text(digests.memory, digests.as_json(), work=root / "work")
     return identity
-
-
-def _last_model(root: Path, date: datetime.date) -> Origin | None:
-    try:
-        return last_model(root, until=str(date))
-    except ArtifactError as error:
-        if not is_broken(error):
-            raise
-        return None  # No disk will read it again; `verify` tells of it.
 
 
 def _digest(digests: Digests, path: str) -> str | None:

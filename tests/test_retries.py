@@ -172,6 +172,14 @@ def test_what_the_disk_itself_cannot_read_is_made_again(project, tmp_path):
     assert project.stages_since(before) == ["clean"]
 
 
+def test_a_last_model_that_the_disk_cannot_read_is_trained_without(project, tmp_path):
+    (model,) = project.root.glob("export/*/manifest.json")
+    failed = fail(project, tmp_path, str(model.relative_to(project.root)), "EIO", times=2)
+    flags = ("--training-warm-start", "last", "--storage-tries", "2", "--storage-retry-delay", "0")
+    assert "made from these files and settings" in project.score(*flags, date="2026-11-24")
+    assert failed.read_text() == ".."
+
+
 @pytest.mark.parametrize(("code", "times", "exits"), [("EIO", 1, 0), ("EIO", 99, 1), ("EMFILE", 99, 1)])
 def test_verify_takes_for_damaged_only_what_stays_so(project, tmp_path, code, times, exits):
     fail(project, tmp_path, "model.h5", code, times=times)
