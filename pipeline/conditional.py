@@ -80,7 +80,10 @@ def _accepted(request: Callable[[], Any], tag: str) -> bool:
         request()
     except Exception as error:
         gone = status_of(error) == _GONE or isinstance(error, FileNotFoundError)
-        if status_of(error) in _LOST or (gone and tag != ABSENT):  # Of a new object it is the bucket that is not there.
+        if gone and tag == ABSENT:  # It is the bucket that is not there.
+            raise
+        # gcsfs says of what another one has written only that it is there.
+        if gone or status_of(error) in _LOST or isinstance(error, FileExistsError):
             return False
         raise
     return True
