@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.taxonomy import Taxonomy
 
 _HOMES = {
-    "SAMPLE": "pipeline.config",
+    "SAMPLE": "pipeline.config_catalog",
     "Examples": "pipeline.examples",
     "FeedbackNetwork": "pipeline.network",
     "Inputs": "pipeline.network",

@@ -139,3 +139,11 @@ def test_from_the_start_of_a_process_to_its_first_prediction_half_a_second(saved
         subprocess.run(command, cwd=PROJECT, env=os.environ, capture_output=True, check=True)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.5, seconds
+
+
+def test_every_name_that_the_package_promises_is_there():
+    import pipeline
+
+    assert all(getattr(pipeline, name).__doc__ for name in pipeline.__all__)
+    with pytest.raises(AttributeError, match="module 'pipeline' has no attribute 'fit_all'"):
+        _ = pipeline.fit_all
