@@ -228,6 +228,7 @@ def test_options_go_to_spark_submit_as_luigi_has_them(option, monkeypatch):
 
 
 def test_properties_go_by_a_file_that_nobody_else_may_read(option, tmp_path):
+    option("spark_submit", sys.executable)
     option("conf", "spark.executor.memory=4g | spark.hadoop.fs.s3a.secret.key = a=b c\\d")
     program = spark.SparkProgram(work=str(tmp_path))
     program.write_properties()
@@ -239,6 +240,7 @@ def test_properties_go_by_a_file_that_nobody_else_may_read(option, tmp_path):
 
 def test_properties_follow_those_of_the_users_file(option, tmp_path):
     (tmp_path / "own.conf").write_text("spark.executor.memory 2g\nspark.local.dir /fast")
+    option("spark_submit", sys.executable)
     option("properties_file", str(tmp_path / "own.conf"))
     option("conf", "spark.executor.memory=4g")
     program = spark.SparkProgram(work=str(tmp_path))
