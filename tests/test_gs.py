@@ -109,7 +109,7 @@ def test_two_machines_share_a_root(tmp_path, conditions):
     assert pointers.latest(seen).run == second
     assert (artifacts.verify(seen / "score" / first) / "scores.parquet" / "part-0.parquet").read_text() == "scores"
     pointers.pin(seen, pointers.read(pointers.of_date(seen, "2026-11-22")))
-    assert retention.clean(seen, keep_runs=1) == []  # This process needs nothing less than that.
+    assert retention.clean(seen, keep_runs=1) == []  # the newest date, the one published last, the pinned one
     assert pointers.release(seen).run == second
     assert doctor.check_store(remote_of(seen)).state == "ok"
 
