@@ -2,6 +2,7 @@
 
 import io
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,11 +29,13 @@ def test_a_note_stands_on_a_line_of_its_own():
     assert stream.getvalue() == "TrainModel    compiling\nTrainModel    done  (0.0 s)\n"
 
 
-def test_a_terminal_gets_a_bar_that_is_drawn_again_and_then_one_line():
-    stream = Terminal()
+def test_a_terminal_gets_a_bar_that_is_drawn_again_and_then_one_line(monkeypatch):
+    stream, now = Terminal(), [1000.0]  # a clock of its own: a shared machine may stop for half a second
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr("pipeline.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
     with stage_progress("TrainModel", stream) as progress:
         progress.update(1, 2, loss=3.5)
-        time.sleep(0.11)
+        now[0] += 0.11
         progress.update(1.5, 2, loss=2.5)
         progress.update(2, 2, loss=1.25)  # within a tenth of a second: not drawn
     drawn = [part.rstrip() for part in stream.getvalue().split("\r") if part.strip()]
